@@ -1,0 +1,1 @@
+"""Networks: plain torch modules with the published state-dict keys and shapes."""

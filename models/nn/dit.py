@@ -1,0 +1,202 @@
+"""The plain Diffusion Transformer (Peebles & Xie 2023) with the published state-dict keys and shapes.
+
+The forward pass has two halves. `modulation(t, label)` makes every adaLN row of the net at once, from the time and
+the label alone; `denoise(x, modulation)` is the rest and knows neither. A server computes the first half once per
+(t, label) and feeds it as an input, which drops a third of the weights from the hot path; `forward` joins both for
+training. Patches are embedded by unfold + linear, which is bitwise the same for every batch size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.spec import NetSpec
+
+TIME_FEATURES = 256
+MAX_PERIOD = 10_000.0
+
+
+class DiT(nn.Module):
+    """A DiT over square images: (B, C, S, S), time and label -> (B, out_channels, S, S)."""
+
+    def __init__(self, spec: NetSpec) -> None:
+        """Build with the published initialisation: adaLN and output layers start at zero."""
+        super().__init__()
+        self.spec = spec
+        self.x_embedder = PatchEmbed(in_channels=spec.in_channels, width=spec.width, patch=spec.patch)
+        self.pos_embed = nn.Parameter(sincos_2d(spec.width, spec.input_size // spec.patch)[None])
+        self.t_embedder = TimestepEmbedder(spec.width)
+        self.y_embedder = LabelEmbedder(spec.classes, spec.width) if spec.classes else None
+        self.blocks = nn.ModuleList(Block(spec.width, spec.heads) for _ in range(spec.depth))
+        self.final_layer = FinalLayer(spec.width, spec.patch, spec.out_channels)
+        self._initialise()
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """(B, C, S, S), net times (B,), labels (B,) -> (B, out_channels, S, S)."""
+        return self.denoise(x, self.modulation(t, label))
+
+    def modulation(self, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Net times (B,) and labels (B,) -> adaLN rows (B, 6*depth + 2, D): six per block, then the final two."""
+        c = self.t_embedder(t)
+        if self.y_embedder is not None:
+            null = torch.full(t.shape, self.spec.classes, dtype=torch.long, device=t.device)
+            c = c + self.y_embedder(null if label is None else label)
+        c = F.silu(c)
+        rows = [layer.adaLN_modulation[1](c) for layer in (*self.blocks, self.final_layer)]
+        return torch.cat(rows, dim=1).unflatten(1, (-1, self.spec.width))
+
+    def denoise(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(B, C, S, S) and adaLN rows (B, 6*depth + 2, D) -> (B, out_channels, S, S)."""
+        tokens = self.x_embedder(x) + self.pos_embed
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens, modulation[:, 6 * index : 6 * index + 6])
+        patches = self.final_layer(tokens, modulation[:, -2:])
+        return unpatchify(patches, patch=self.spec.patch, channels=self.spec.out_channels)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        weight = self.x_embedder.proj.weight
+        nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
+            nn.init.normal_(layer.weight, std=0.02)
+        if self.y_embedder is not None:
+            nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        for layer in (*self.blocks, self.final_layer):
+            nn.init.zeros_(layer.adaLN_modulation[1].weight)
+            nn.init.zeros_(layer.adaLN_modulation[1].bias)
+        nn.init.zeros_(self.final_layer.linear.weight)
+        nn.init.zeros_(self.final_layer.linear.bias)
+
+
+class PatchEmbed(nn.Module):
+    """(B, C, S, S) -> (B, T, D). Holds a convolution's weights, applies them as unfold + linear."""
+
+    def __init__(self, *, in_channels: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv2d(in_channels, width, kernel_size=patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens in raster order."""
+        patch, (batch, channels, height, width) = self.patch, x.shape
+        x = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
+        x = x.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)  # (B, T, C*p*p)
+        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class TimestepEmbedder(nn.Module):
+    """Net times (B,) -> (B, D), through 256 features [cos | sin] with periods up to 10000."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Features in float32 whatever the precision of the rest."""
+        half = TIME_FEATURES // 2
+        order = torch.arange(half, dtype=torch.float32, device=t.device)
+        angles = t.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * order / half)
+        features = torch.cat([angles.cos(), angles.sin()], dim=1)
+        return self.mlp(features.to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Labels (B,) -> (B, D); the row after the last class is the null label."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(classes + 1, width)
+
+    def forward(self, label: Tensor) -> Tensor:
+        """One row per label."""
+        return self.embedding_table(label)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens, without qk normalisation."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, D/heads)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a tanh-approximated GELU between them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """A transformer block whose norms are shifted, scaled and gated by six rows (adaLN-Zero)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.mlp = Mlp(width)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        """(B, T, D) and rows (B, 6, D): shift, scale, gate of the attention, then of the MLP."""
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = rows[:, :, None, :].unbind(1)  # each (B, 1, D)
+        x = x + gate * self.attn(self.norm1(x) * (1 + scale) + shift)
+        return x + gate_mlp * self.mlp(self.norm2(x) * (1 + scale_mlp) + shift_mlp)
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and the projection to patches: (B, T, D) -> (B, T, p*p*C)."""
+
+    def __init__(self, width: int, patch: int, channels: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(width, patch * patch * channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Rows (B, 2, D): shift, scale."""
+        shift, scale = rows[:, :, None, :].unbind(1)
+        return self.linear(self.norm_final(x) * (1 + scale) + shift)
+
+
+def unpatchify(patches: Tensor, *, patch: int, channels: int) -> Tensor:
+    """(B, T, p*p*C), channel fastest -> (B, C, S, S), S = p * sqrt(T)."""
+    batch, tokens, _ = patches.shape
+    side = math.isqrt(tokens)
+    x = patches.reshape(batch, side, side, patch, patch, channels)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, side * patch, side * patch)
+
+
+def sincos_2d(width: int, side: int) -> Tensor:
+    """DiT's positional table (side*side, width): column half first, then row; each half [sin | cos]."""
+    omega = MAX_PERIOD ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    angles = torch.arange(side, dtype=torch.float64)[:, None] * omega  # (side, D/4)
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, D/2)
+    columns = axis[None, :, :].expand(side, side, -1)
+    rows = axis[:, None, :].expand(side, side, -1)
+    return torch.cat([columns, rows], dim=2).reshape(side * side, width).float()

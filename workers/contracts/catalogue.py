@@ -1,0 +1,73 @@
+"""What is served: bundles as the workers offer them, and the workers' own state.
+
+Workers write both to Redis; the service reads them and never loads a bundle. The catalogue outlives its workers,
+so requests can be checked and queued while none is alive.
+"""
+
+from __future__ import annotations
+
+from workers.contracts.job import Stage, Value
+
+
+class EngineInfo(Value):
+    """Which engine serves a net, and how."""
+
+    engine: str
+    precision: str
+    buckets: tuple[int, ...] = ()
+    device: str = "cpu"
+    reason: str = ""
+    """Why this engine was taken."""
+
+
+class CatalogueEntry(Value):
+    """One bundle: what a request may ask of it."""
+
+    name: str
+    hash: str
+    description: str = ""
+    license: str = ""
+    classes: tuple[str, ...] = ()
+    """Empty: unconditional."""
+    samplers: tuple[str, ...] = ()
+    grid: int
+    coarse_size: int
+    refined_size: int
+    max_frames: int
+    max_steps: int
+    max_guidance_scale: float
+    default_num_frames: int
+    default_fps: int
+    default_sampler: str
+    default_steps: int
+    default_refine_steps: int
+    default_guidance_scale: float
+    is_default: bool = False
+    engines: dict[str, EngineInfo] = {}
+    """Per net: "coarse", "refine"."""
+    seen_at: float
+    """When a worker last offered it."""
+
+    def frame_size(self, stage: Stage) -> str:
+        """ "WxH" of a frame of this stage."""
+        side = self.coarse_size if stage is Stage.COARSE else self.refined_size
+        return f"{side}x{side}"
+
+
+class WorkerState(Value):
+    """A worker's own report, refreshed with each heartbeat and gone when it expires."""
+
+    name: str
+    phase: str
+    """loading | ready | draining"""
+    pid: int
+    host: str
+    slots: int
+    running: tuple[str, ...] = ()
+    started_at: float
+    heartbeat_at: float
+    progress_at: float | None = None
+    """End of the last tick."""
+    models: tuple[str, ...] = ()
+    engines: dict[str, EngineInfo] = {}
+    """By "<bundle>/<net>"."""

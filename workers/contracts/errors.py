@@ -1,0 +1,110 @@
+"""Every error a user can meet, each a class with a stable code.
+
+A class says what went wrong and whether trying again helps; its HTTP status is mapped once, in `service.errors`.
+Errors that end a job (`JobFailure` and below) are stored with the job as code and message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GriditError(Exception):
+    """Something the caller can act on."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+        """`param` names the field at fault; `retry_after` is in whole seconds, 1..120."""
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+
+class InvalidRequest(GriditError):
+    """A field has a value that cannot be served; `param` names it and the message gives the limit."""
+
+    code = "invalid_request"
+
+
+class UnknownModel(InvalidRequest):
+    """`model` names no bundle that is served."""
+
+    code = "model_not_found"
+
+
+class NotFound(GriditError):
+    """No such job, frame, file or batch."""
+
+    code = "not_found"
+
+
+class Conflict(GriditError):
+    """The resource exists but is not in a state that allows this."""
+
+    code = "conflict"
+
+
+class NotReady(Conflict):
+    """The content asked for does not exist yet."""
+
+    code = "not_ready"
+    retryable = True
+
+
+class IdempotencyMismatch(InvalidRequest):
+    """The same idempotency key (or client id) came with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class QueueFull(GriditError):
+    """The admission bound is reached; nothing was queued."""
+
+    code = "queue_full"
+    retryable = True
+
+
+class Unavailable(GriditError):
+    """Redis is out, no catalogue is known, or the service is draining; nothing was queued."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class TooLarge(GriditError):
+    """The request body is larger than the limit."""
+
+    code = "request_too_large"
+
+
+class JobFailure(GriditError):
+    """A reason for which a job ends as failed."""
+
+    code = "internal_error"
+
+
+class NumericalError(JobFailure):
+    """A unit produced values that are not finite."""
+
+    code = "numerical_error"
+
+
+class DeadlineExceeded(JobFailure):
+    """The job's own deadline passed before it was done."""
+
+    code = "deadline_exceeded"
+
+
+class WorkerLost(JobFailure):
+    """The worker died too often without the job getting any further."""
+
+    code = "worker_lost"
+
+
+class BundleUnavailable(JobFailure):
+    """The worker that claimed the job cannot load its bundle."""
+
+    code = "bundle_unavailable"

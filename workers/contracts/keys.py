@@ -1,0 +1,63 @@
+"""Names of everything of ours in Redis. RQ's own keys (`rq:*`) are named by RQ.
+
+| key | type | what |
+|---|---|---|
+| gridit:job:<id> | hash | `Job.to_hash` |
+| gridit:job:<id>:events | stream | explicit ids "<seq>-0" |
+| gridit:job:<id>:frames | hash | "<stage>:<index>" -> `StoredObject` JSON, published frames |
+| gridit:job:<id>:units | hash | unit key -> JSON list of `StoredObject`: persisted results |
+| gridit:jobs | zset | job id by created_at |
+| gridit:idempotency:<tenant>:<key> | string | JSON {job, digest} with a TTL |
+| gridit:catalogue | hash | bundle name -> `CatalogueEntry` JSON; survives workers |
+| gridit:worker:<name> | hash with TTL | `WorkerState` |
+| gridit:file:<id>, gridit:batch:<id> | hash | uploads and batches |
+| gridit:files, gridit:batches | zset | ids by created_at |
+"""
+
+from __future__ import annotations
+
+PREFIX = "gridit:"
+JOBS = f"{PREFIX}jobs"
+CATALOGUE = f"{PREFIX}catalogue"
+FILES = f"{PREFIX}files"
+BATCHES = f"{PREFIX}batches"
+
+
+def job(job_id: str) -> str:
+    """Hash of the job's record."""
+    return f"{PREFIX}job:{job_id}"
+
+
+def events(job_id: str) -> str:
+    """Stream of the job's events."""
+    return f"{PREFIX}job:{job_id}:events"
+
+
+def frames(job_id: str) -> str:
+    """Hash of the job's published frames."""
+    return f"{PREFIX}job:{job_id}:frames"
+
+
+def units(job_id: str) -> str:
+    """Hash of the job's persisted unit results."""
+    return f"{PREFIX}job:{job_id}:units"
+
+
+def idempotency(tenant: str, key: str) -> str:
+    """Which job an idempotency key stands for."""
+    return f"{PREFIX}idempotency:{tenant}:{key}"
+
+
+def worker(name: str) -> str:
+    """Hash of a live worker's state."""
+    return f"{PREFIX}worker:{name}"
+
+
+def file(file_id: str) -> str:
+    """Hash of an uploaded or produced file."""
+    return f"{PREFIX}file:{file_id}"
+
+
+def batch(batch_id: str) -> str:
+    """Hash of a batch."""
+    return f"{PREFIX}batch:{batch_id}"
