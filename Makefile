@@ -1,0 +1,61 @@
+# Everything a developer runs. Nothing here needs root; the first target to need it makes .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+PYTEST := $(BIN)/pytest --color=auto
+INPUTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format faults bench gate dashboard clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: $(VENV)/.installed ## a sequence from the bundled model in out/demo
+	@$(BIN)/gridit demo --out out/demo
+
+test: $(VENV)/.installed-test ## the test suite, without the long suites
+	@$(PYTEST)
+
+check: $(VENV)/.installed-dev ## formatting, lint, types
+	@$(BIN)/ruff format --check --quiet . && echo "ruff format: clean"
+	@$(BIN)/ruff check --quiet . && echo "ruff check: clean"
+	@$(BIN)/mypy
+	@$(BIN)/hadolint Dockerfile && echo "hadolint: clean"
+
+format: $(VENV)/.installed-dev ## rewrite the source in the project's format
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+faults: $(VENV)/.installed-test ## kill processes, servers and networks (minutes)
+	@$(PYTEST) -m faults --timeout=900
+
+bench: $(VENV)/.installed-test ## measure speed
+	@$(PYTEST) -m benchmark --timeout=3600 -s
+
+gate: check test faults ## what a release must pass
+
+dashboard: $(VENV)/.installed-test ## write the Grafana dashboard from its code
+	@$(BIN)/python deploy/grafana/generate.py
+
+clean: ## remove what the targets made, .venv included
+	@rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(INPUTS) | $(BIN)/pip
+	@echo "installing into $(VENV) ..."
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(INPUTS) | $(BIN)/pip
+	@echo "installing into $(VENV), with the test tools ..."
+	@$(PIP) install -c constraints.txt -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: $(INPUTS) | $(BIN)/pip
+	@echo "installing into $(VENV), with the developers' tools ..."
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
