@@ -80,6 +80,18 @@ class TooLarge(GriditError):
     code = "request_too_large"
 
 
+class InvalidSettings(GriditError):
+    """The environment holds a bad or an unknown GRIDIT_* value; the process does not start."""
+
+    code = "invalid_settings"
+
+
+class StoreError(GriditError):
+    """The object store cannot be written or read, or a path leads out of it; the message names it."""
+
+    code = "store_error"
+
+
 class JobFailure(GriditError):
     """A reason for which a job ends as failed."""
 

@@ -1,0 +1,151 @@
+"""Settings from the environment, one reading for every process of ours.
+
+Each field is the variable `GRIDIT_<FIELD>`. `load()` refuses a bad value and any `GRIDIT_*` variable that is no
+field, and names every culprit at once; nothing starts on a guess. No file is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from workers.contracts.errors import InvalidSettings
+
+PREFIX = "GRIDIT_"
+SHIPPED_BUNDLE = Path(__file__).resolve().parents[2] / "models" / "bundles" / "demo"
+
+
+class EngineChoice(StrEnum):
+    """Which engine serves the nets; AUTO: TensorRT where a GPU and a flavour of it are present, else torch."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    TENSORRT = "tensorrt"
+
+
+class PrecisionChoice(StrEnum):
+    """Arithmetic of the nets; AUTO: what the engine does best on the device."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+class LogLevel(StrEnum):
+    """Least level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """One line a record, either way."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; keyword arguments win over the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=False)
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """redis://, rediss:// or unix://<path>."""
+    data_dir: Path = Path("data")
+    """Root of the object store (`<data_dir>/store`) and of what else a process keeps."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0: any free port."""
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Where a worker that runs on its own serves its metrics; None: nowhere."""
+    engine: EngineChoice = EngineChoice.AUTO
+    precision: PrecisionChoice = PrecisionChoice.AUTO
+    bundles: Annotated[tuple[Path, ...], NoDecode] = (SHIPPED_BUNDLE,)
+    """Bundle directories, separated like PATH; the first is the default model."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """CPU threads of an engine; None: one a core."""
+    slots: Annotated[int, Field(ge=1, le=256)] = 2
+    """Jobs that one worker has in hand at once."""
+    lease_seconds: Annotated[float, Field(gt=0, le=600)] = 4.0
+    """A worker that has not beaten for so long has lost its jobs."""
+    beat_seconds: Annotated[float, Field(gt=0, le=60)] = 0.8
+    drain_seconds: Annotated[float, Field(ge=0, le=86400)] = 10.0
+    """How long a stopping worker goes on with its jobs before it gives them back."""
+    artifact_seconds: Annotated[float, Field(gt=0)] = 86400.0
+    """How long a finished job's files are kept."""
+    max_queued: Annotated[int, Field(ge=0)] = 1000
+    """Admission bound: jobs that wait."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.TEXT
+
+    @property
+    def store_dir(self) -> Path:
+        """Root of the object store."""
+        return self.data_dir / "store"
+
+    @field_validator("bundles", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("bundles")
+    @classmethod
+    def _some_bundle(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        if not value:
+            raise ValueError("name at least one bundle directory")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        if not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @model_validator(mode="after")
+    def _beats_fit_in_lease(self) -> Settings:
+        if self.beat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                f"beat_seconds {self.beat_seconds} must be at most half of lease_seconds {self.lease_seconds}"
+            )
+        return self
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings of this process: `overrides` (fields that are not None), else the environment, else defaults.
+
+    Raises InvalidSettings that names every variable at fault.
+    """
+    problems = unknown_variables(os.environ)
+    try:
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        problems += [_describe(detail) for detail in error.errors()]
+    if problems:
+        raise InvalidSettings("; ".join(problems))
+    return settings
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A complaint for each GRIDIT_* variable that is no field."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    strange = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
+    return [f"{name}: no such setting (known: {', '.join(sorted(known))})" for name in strange]
+
+
+def _describe(detail: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in detail["loc"][:1])
+    return f"{PREFIX}{name.upper()}: {detail['msg']}" if name else str(detail["msg"])
