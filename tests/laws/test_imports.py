@@ -28,7 +28,7 @@ class Rule:
     others: frozenset[str]
 
 
-CONTRACTS_LIBRARIES = frozenset({"pydantic"})
+CONTRACTS_LIBRARIES = frozenset({"pydantic", "pydantic_settings"})
 MODELS_LIBRARIES = frozenset(
     {
         "PIL",
