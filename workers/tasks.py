@@ -1,0 +1,117 @@
+"""What a worker hands its runner, and what the runner reports back.
+
+The seam between the worker's loop (queue, disk, Redis) and the device thread: frozen values, no torch. A runner is
+whatever has `Engine`'s methods; `workers.runner.Runner` is the real one, `tests.twins` ships a small twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.plan import Unit
+from workers.contracts.catalogue import CatalogueEntry
+from workers.contracts.errors import JobFailure
+from workers.contracts.job import JobSpec
+
+
+class RunAlone(StrEnum):
+    """Whether other jobs may share a batch with this one."""
+
+    NO = "no"
+    UNTIL_UNIT = "until_unit"
+    """Its last worker died with it in flight: alone until one of its units is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A claimed job as the runner sees it."""
+
+    job_id: str
+    attempt: int
+    spec: JobSpec
+    submitted_at: float
+    finished: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Persisted coarse results by unit key."""
+    done: frozenset[str] = frozenset()
+    """Keys of every persisted unit."""
+    alone: RunAlone = RunAlone.NO
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFinished:
+    """A unit is done; its result and pictures are on the host, and the runner's no longer."""
+
+    job_id: str
+    attempt: int
+    unit: Unit
+    result: NDArray[np.float32]
+    frames: NDArray[np.uint8]
+    """(n, H, W, 3): the unit's new frames, in order."""
+    started_at: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFinished:
+    """Every unit of the task is done; follows its last `UnitFinished`."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """The task cannot go on; it is dropped already."""
+
+    job_id: str
+    attempt: int
+    error: JobFailure
+
+
+@dataclass(frozen=True, slots=True)
+class TickRan:
+    """One engine batch."""
+
+    net: str
+    rows: int
+    bucket: int
+    seconds: float
+    jobs: int
+
+
+Fact = UnitFinished | TaskFinished | TaskFailed | TickRan
+
+
+class Engine(Protocol):
+    """What the worker asks of a runner; every method is called on the one device thread."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `tick` would do something."""
+        ...
+
+    def catalogue(self) -> Sequence[CatalogueEntry]:
+        """What it serves."""
+        ...
+
+    def admit(self, task: Task) -> None:
+        """Take a task; units in `task.done` are not run again."""
+        ...
+
+    def drop(self, job_id: str) -> None:
+        """Forget a task; no fact about it follows. Unknown ids are ignored."""
+        ...
+
+    def tick(self) -> Sequence[Fact]:
+        """Run one engine batch; [] when nothing is runnable."""
+        ...
+
+    def close(self) -> None:
+        """Free the device."""
+        ...
