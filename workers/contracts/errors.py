@@ -35,6 +35,12 @@ class UnknownModel(InvalidRequest):
     code = "model_not_found"
 
 
+class Unsupported(InvalidRequest):
+    """A field that is part of the contract, with a value that this version cannot serve yet."""
+
+    code = "unsupported"
+
+
 class NotFound(GriditError):
     """No such job, frame, file or batch."""
 
