@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.plan import Unit
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.errors import JobFailure
 from workers.contracts.job import JobSpec
+
+if TYPE_CHECKING:
+    from models.plan import Unit
 
 
 class RunAlone(StrEnum):

@@ -104,6 +104,17 @@ class StoredObject(Value):
     height: int | None = None
 
 
+class UnitRecord(Value):
+    """A persisted unit: its pictures, and for a coarse grid the raw result that later units read."""
+
+    stage: Stage
+    start: int
+    """Index of the first of `frames` in the sequence."""
+    frames: tuple[StoredObject, ...]
+    result: StoredObject | None = None
+    """float32 .npy."""
+
+
 class JobError(Value):
     """Why a job failed."""
 
@@ -138,6 +149,8 @@ class Job(Value):
     """Times claimed; fences every write of a worker."""
     stalled_attempts: int = 0
     """Claims since the last persisted unit."""
+    suspect: bool = False
+    """In flight when its worker died: runs alone until one of its units is done."""
     seq: int = 0
     """Last event id."""
     coarse_done: int = 0

@@ -5,8 +5,13 @@
 | gridit:job:<id> | hash | `Job.to_hash` |
 | gridit:job:<id>:events | stream | explicit ids "<seq>-0" |
 | gridit:job:<id>:frames | hash | "<stage>:<index>" -> `StoredObject` JSON, published frames |
-| gridit:job:<id>:units | hash | unit key -> JSON list of `StoredObject`: persisted results |
+| gridit:job:<id>:units | hash | unit key -> `UnitRecord` JSON: persisted results; gone with the job's end |
 | gridit:jobs | zset | job id by created_at |
+| gridit:leases | zset | claimed job's id by the time its worker's lease ends |
+| gridit:deadlines | zset | unfinished job's id by its deadline, for jobs that have one |
+| gridit:expiry | zset | finished job's id by expires_at |
+| gridit:live | channel | every stored event as JSON {job, seq, type, at, data}: a doorbell, the stream is the truth |
+| gridit:wake | channel | a job was queued |
 | gridit:idempotency:<tenant>:<key> | string | JSON {job, digest} with a TTL |
 | gridit:catalogue | hash | bundle name -> `CatalogueEntry` JSON; survives workers |
 | gridit:worker:<name> | hash with TTL | `WorkerState` |
@@ -18,6 +23,11 @@ from __future__ import annotations
 
 PREFIX = "gridit:"
 JOBS = f"{PREFIX}jobs"
+LEASES = f"{PREFIX}leases"
+DEADLINES = f"{PREFIX}deadlines"
+EXPIRY = f"{PREFIX}expiry"
+LIVE = f"{PREFIX}live"
+WAKE = f"{PREFIX}wake"
 CATALOGUE = f"{PREFIX}catalogue"
 FILES = f"{PREFIX}files"
 BATCHES = f"{PREFIX}batches"
