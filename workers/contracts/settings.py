@@ -61,6 +61,8 @@ class Settings(BaseSettings):
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     """redis://, rediss:// or unix://<path>."""
+    redis_server: Path | None = None
+    """Server program that `gridit up` embeds; None: whichever is found."""
     data_dir: Path = Path("data")
     """Root of the object store (`<data_dir>/store`) and of what else a process keeps."""
     host: str = "127.0.0.1"
