@@ -54,11 +54,11 @@ def _from_epsilon(x: Tensor, out: Tensor, level: Level) -> Tensor:
 
 
 def _from_v(x: Tensor, out: Tensor, level: Level) -> Tensor:
-    return level.alpha * x - level.sigma * out
+    return (level.alpha * x - level.sigma * out) / (level.alpha**2 + level.sigma**2)
 
 
 def _from_flow(x: Tensor, out: Tensor, level: Level) -> Tensor:
-    return x - level.sigma * out
+    return (x - level.sigma * out) / (level.alpha + level.sigma)
 
 
 _DENOISED: dict[Prediction, Callable[[Tensor, Tensor, Level], Tensor]] = {

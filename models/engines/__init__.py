@@ -84,3 +84,33 @@ def create(
     module = import_module(f"models.engines.{name}")
     engine: Engine = module.create(bundle, stage=stage, precision=precision, buckets=tuple(buckets))
     return engine
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine and why it was taken."""
+
+    engine: Engine
+    reason: str
+
+
+def select(bundle: Bundle, stage: Stage, *, engine: str = "auto", precision: str = "auto") -> Choice:
+    """The engine asked for, or with "auto" TensorRT where a GPU and a compiled plan are at hand, else torch.
+
+    Precision "auto" is float32 on a CPU and bfloat16 on a GPU. `EngineUnavailable` if what was asked for cannot run.
+    """
+    chosen = _precision(precision)
+    if engine != "auto":
+        return Choice(create(engine, bundle=bundle, stage=stage, precision=chosen), "asked for")
+    if not torch.cuda.is_available():
+        return Choice(create("torch", bundle=bundle, stage=stage, precision=chosen), "no GPU here")
+    try:
+        return Choice(create("tensorrt", bundle=bundle, stage=stage, precision=chosen), "compiled for this GPU")
+    except EngineUnavailable as error:
+        return Choice(create("torch", bundle=bundle, stage=stage, precision=chosen), str(error))
+
+
+def _precision(name: str) -> Precision:
+    if name != "auto":
+        return Precision(name)
+    return Precision.BF16 if torch.cuda.is_available() else Precision.FP32

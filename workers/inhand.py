@@ -1,0 +1,109 @@
+"""A job in hand: the generators of its started units and what each of them waits for.
+
+Nothing here chooses or runs; the runner does. A job that comes with kept results starts from them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from models import units
+from models.bundle import Bundle
+from models.noise import NoiseSource, philox
+from models.plan import Request, Unit, UnitKind, plan
+from models.spec import Stage
+from models.units import Evaluate, UnitRun
+from workers.contracts import job as contract
+from workers.contracts.errors import BundleUnavailable
+from workers.tasks import RunAlone, Task
+from workers.scheduler import Net, Waiting
+
+
+@dataclass(slots=True)
+class UnitInHand:
+    """A started unit and what it waits for."""
+
+    unit: Unit
+    generator: UnitRun
+    evaluation: Evaluate
+    started_at: float
+    outputs: list[Tensor] = field(default_factory=list)
+
+    @property
+    def answered(self) -> int:
+        """Rows of the evaluation whose outputs are here."""
+        return sum(len(output) for output in self.outputs)
+
+    def send(self) -> None:
+        """Hand the whole output over; StopIteration carries the unit's result."""
+        output, self.outputs = torch.cat(self.outputs), []
+        self.evaluation = self.generator.send(output)
+
+
+class JobInHand:
+    """A job's plan less what is done, and its started units."""
+
+    def __init__(self, task: Task, bundle: Bundle) -> None:
+        """JobFailure if the bundle cannot do what the job asks."""
+        self.task, self.bundle, self.alone = task, bundle, task.alone
+        self.net = {stage: Net(bundle.spec.name, stage) for stage in Stage}
+        self.request = request_of(task.spec, bundle)
+        every = plan(bundle.spec, self.request)
+        self.place = {unit.key: index for index, unit in enumerate(every)}
+        self.todo = [unit for unit in every if unit.key not in task.done]
+        self.results = {key: torch.from_numpy(result) for key, result in task.finished.items()}
+        self.running: dict[str, UnitInHand] = {}
+        self.noise: NoiseSource = philox(task.spec.seed)
+
+    def start_ready(self) -> None:
+        """Start every unit whose requirements are kept."""
+        ready = [unit for unit in self.todo if all(key in self.results for key in unit.requires)]
+        self.todo = [unit for unit in self.todo if unit not in ready]
+        for unit in ready:
+            generator = units.start(
+                unit, spec=self.bundle.spec, request=self.request, results=self.results, noise=self.noise
+            )
+            self.running[unit.key] = UnitInHand(unit, generator, next(generator), time.time())
+
+    def keep(self, unit: Unit, result: Tensor) -> None:
+        """A unit is done; grids are kept for the units that read them."""
+        del self.running[unit.key]
+        self.alone = RunAlone.NO
+        if unit.kind is UnitKind.COARSE:
+            self.results[unit.key] = result
+
+    def waiting(self) -> list[Waiting]:
+        """Rows that wait, of every started unit."""
+        return [
+            Waiting(
+                job_id=self.task.job_id,
+                unit=key,
+                net=self.net[run.evaluation.net],
+                first=run.answered,
+                rows=len(run.evaluation.times),
+                submitted_at=self.task.submitted_at,
+                place=self.place[key],
+            )
+            for key, run in self.running.items()
+        ]
+
+
+def request_of(spec: contract.JobSpec, bundle: Bundle) -> Request:
+    """What the models need to know of a job."""
+    classes, label = bundle.spec.classes, spec.class_label
+    if label is not None and classes and label not in classes:
+        raise BundleUnavailable(f"the bundle {bundle.spec.name!r} has no class {label!r} any more, only {classes}")
+    return Request(
+        num_frames=spec.num_frames,
+        seed=spec.seed,
+        label=classes.index(label) if label is not None and classes else None,
+        coarse_steps=spec.num_inference_steps,
+        refine_steps=spec.refine_steps,
+        sampler=spec.sampler,
+        guidance_scale=spec.guidance_scale,
+        last=Stage.REFINE if spec.stages is contract.Stage.REFINED else Stage.COARSE,
+    )
