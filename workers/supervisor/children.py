@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,25 +116,27 @@ class Children:
         """Name of the child's present (or last) start."""
         return self._children[name].instance
 
-    def stop(self, names: Iterable[str]) -> Iterator[None]:
-        """End these and forget them: SIGTERM, SIGKILL when patience ends. Yields while it waits."""
-        leaving = [self._children.pop(name) for name in names if name in self._children]
-        deadlines = {child.spec.name: time.monotonic() + child.spec.patience for child in leaving}
-        for child in leaving:
-            _signal(child, signal.SIGTERM)
-        while any(_runs(child) for child in leaving):
-            yield
+    def stop(self, names: Iterable[str]) -> Generator[None, None, None]:
+        """End these and forget them: SIGTERM, SIGKILL when patience ends. Yields while it waits; closed early, it
+        waits no longer."""
+        leaving = [self._children[name] for name in names if name in self._children]
+        deadlines = [time.monotonic() + child.spec.patience for child in leaving]
+        try:
             for child in leaving:
-                if time.monotonic() > deadlines[child.spec.name]:
-                    _signal(child, signal.SIGKILL)
+                _signal(child, signal.SIGTERM)
+            while any(
+                _runs(child) and time.monotonic() < until for child, until in zip(leaving, deadlines, strict=True)
+            ):
+                yield
+        finally:
+            for child in leaving:
+                _kill(child)
+                del self._children[child.spec.name]
 
     def kill(self) -> None:
         """End every child at once and wait for it; for a way out that cannot wait."""
         for child in self._children.values():
-            _signal(child, signal.SIGKILL)
-        for child in self._children.values():
-            if child.popen is not None:
-                child.popen.wait()
+            _kill(child)
         self._children.clear()
 
 
@@ -184,10 +186,14 @@ def _runs(child: _Child) -> bool:
 
 
 def _signal(child: _Child, number: signal.Signals) -> None:
-    if child.popen is None or child.popen.poll() is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        if number is signal.SIGKILL:
-            os.killpg(child.popen.pid, number)  # and whatever it has started itself
-        else:
+    if child.popen is not None:
+        with contextlib.suppress(ProcessLookupError):
             child.popen.send_signal(number)
+
+
+def _kill(child: _Child) -> None:
+    """The child, if it still runs, and whatever it has started itself and left."""
+    if child.popen is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.popen.pid, signal.SIGKILL)
+        child.popen.wait()

@@ -1,0 +1,192 @@
+"""One machine's service from start to stop, as a generator of what happens.
+
+Order: hold the directory and look at the port before anything is started; the embedded server; API and workers
+together; then restarts for as long as nobody asks to stop. Stopping goes the other way and the server goes last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import redis
+
+from workers import embedded
+from workers.contracts.catalogue import WorkerState
+from workers.contracts.errors import GriditError
+from workers.contracts.settings import Settings
+from workers.queue.release import release
+from workers.supervisor import address
+from workers.supervisor.children import Children, ChildSpec, Died, log_tail
+from workers.supervisor.directory import DataDirectory
+from workers.supervisor.facts import Fact, OrphansStopped, Ready, Released, Stopping
+from workers.supervisor.process import stop_all
+from workers.supervisor.wake import Wake
+
+SERVER, API, WORKER = "server", "api", "worker"
+GRIDIT = (sys.executable, "-P", "-m", "service.cli")
+HOME = Path(__file__).resolve().parents[2]
+"""Where the packages lie; `-P` keeps a directory of the user's with such a name from being taken for them."""
+ORPHAN_PATIENCE = 3.0
+PATIENCE = 5.0
+START_SECONDS = 30.0
+LOOK_SECONDS = 0.05
+IDLE_SECONDS = 5.0
+
+
+class StartFailed(GriditError):
+    """A process ended before the service was ready; the message holds its last words."""
+
+    code = "start_failed"
+
+
+class Machine:
+    """The processes of one `gridit up`."""
+
+    def __init__(self, settings: Settings, *, directory: DataDirectory, where: address.Address, workers: int) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.where = where
+        self.workers = tuple(f"{WORKER}-{number}" for number in range(1, workers + 1))
+        self.children = Children()
+        self.stops = 0
+        """How often somebody asked to stop."""
+
+    def run(self, wake: Wake) -> Generator[Fact, None, None]:
+        """Until asked to stop; whatever happens, no child is left when this ends."""
+        began = time.monotonic()
+        launch = embedded.prepare(self.directory.path / SERVER, configured=self.settings.redis_server)
+        try:
+            yield from self._clear_orphans()
+            yield from self._start_server(launch, wake=wake)
+            yield from self._start_rest(launch.endpoint.url, wake=wake)
+            if not self.stops:
+                self.directory.record(ready=True)
+                states = tuple(self._worker_states(launch.endpoint.url))
+                yield Ready(self.where.url, time.monotonic() - began, launch.binary, states)
+            while not self.stops:
+                yield from self._turn(launch.endpoint.url, wake=wake, timeout=IDLE_SECONDS)
+            yield Stopping(self.settings.drain_seconds)
+            self._stop(wake)
+        finally:
+            self.children.kill()
+
+    def _clear_orphans(self) -> Iterator[Fact]:
+        orphans = stop_all(self.directory.left_behind, patience=ORPHAN_PATIENCE)
+        self.directory.record(url=self.where.url)
+        if orphans:
+            yield OrphansStopped(tuple(orphans))
+
+    def _start_server(self, launch: embedded.Launch, *, wake: Wake) -> Iterator[Fact]:
+        self.children.add(server_spec(launch, logs=self.directory.path / "logs"))
+        deadline = time.monotonic() + START_SECONDS
+        while not self.stops and not embedded.answers(launch.endpoint.url):
+            yield from self._starting_turn(launch.endpoint.url, wake=wake)
+            if time.monotonic() > deadline:
+                raise StartFailed(f"the embedded server did not answer within {START_SECONDS:g} s")
+        for left in self.directory.left_behind:
+            yield from self._release(left.instance, url=launch.endpoint.url)
+
+    def _start_rest(self, url: str, *, wake: Wake) -> Iterator[Fact]:
+        for spec in self._specs(url):
+            self.children.add(spec)
+        while not self.stops and not self._ready(url):
+            yield from self._starting_turn(url, wake=wake)
+
+    def _specs(self, url: str) -> Iterator[ChildSpec]:
+        logs = self.directory.path / "logs"
+        environment = self._environment(url)
+        yield ChildSpec(API, (*GRIDIT, "serve"), logs / f"{API}.log", environment, patience=PATIENCE)
+        for name in self.workers:
+            yield ChildSpec(
+                name,
+                (*GRIDIT, "worker", "--name", "{instance}"),
+                logs / f"{name}.log",
+                environment,
+                patience=self.settings.drain_seconds + PATIENCE,
+            )
+
+    def _environment(self, url: str) -> dict[str, str]:
+        """What API and workers are told; everything else they read from the environment this process has."""
+        metrics = self.directory.path / "metrics"
+        shutil.rmtree(metrics, ignore_errors=True)
+        metrics.mkdir()
+        threads = self.settings.threads or max(1, (os.cpu_count() or 1) // len(self.workers))
+        return {
+            "GRIDIT_REDIS_URL": url,
+            "GRIDIT_DATA_DIR": str(self.directory.path),
+            "GRIDIT_HOST": self.where.host,
+            "GRIDIT_PORT": str(self.where.port),
+            "GRIDIT_LOG_LEVEL": self.settings.log_level.value,
+            "GRIDIT_THREADS": str(threads),
+            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH")))),
+        }
+
+    def _turn(self, url: str, *, wake: Wake, timeout: float) -> Iterator[Fact]:
+        """Wait for a signal, a due start or `timeout`; then do what is due."""
+        due = self.children.next_due()
+        wait = timeout if due is None else min(timeout, due - time.monotonic())
+        self.stops += wake.stop_asked(wait)
+        if self.stops:
+            return
+        facts = self.children.tick(now=time.monotonic())
+        if facts:
+            self.directory.record(children=tuple(self.children.processes()))
+        for fact in facts:
+            yield fact
+            if isinstance(fact, Died) and fact.name in self.workers:
+                yield from self._release(fact.instance, url=url)
+
+    def _starting_turn(self, url: str, *, wake: Wake) -> Iterator[Fact]:
+        for fact in self._turn(url, wake=wake, timeout=LOOK_SECONDS):
+            if isinstance(fact, Died):
+                log = self.directory.path / "logs" / f"{fact.name}.log"
+                raise StartFailed(f"the {fact.name} ended (status {fact.status}) before it was ready:\n{log_tail(log)}")
+            yield fact
+
+    def _release(self, instance: str, *, url: str) -> Iterator[Fact]:
+        """Give a dead worker's jobs back now; with the server out as well, its lease does it later."""
+        with redis.Redis.from_url(url, decode_responses=True) as client:
+            try:
+                jobs = release(client, instance)
+            except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
+                return
+        if jobs:
+            yield Released(instance, len(jobs))
+
+    def _ready(self, url: str) -> bool:
+        states = list(self._worker_states(url))
+        warm = len(states) == len(self.workers) and all(state.phase == "ready" for state in states)
+        return warm and address.ready(self.where)
+
+    def _worker_states(self, url: str) -> Iterator[WorkerState]:
+        raise NotImplementedError
+
+    def _stop(self, wake: Wake) -> None:
+        """Workers first, so that what they finish is still stored and shown; a second request hurries all but the
+        server."""
+        for names in (self.workers, (API,), (SERVER,)):
+            with contextlib.closing(self.children.stop(names)) as waiting:
+                for _ in waiting:
+                    self.stops += wake.stop_asked(LOOK_SECONDS)
+                    if self.stops > 1 and SERVER not in names:
+                        break
+
+
+def server_spec(launch: embedded.Launch, *, logs: Path) -> ChildSpec:
+    """The embedded server; when the supervisor dies it may still close its files."""
+    return ChildSpec(
+        SERVER,
+        launch.command,
+        logs / f"{SERVER}.log",
+        launch.environment,
+        orphan_signal=signal.SIGTERM,
+        patience=PATIENCE,
+    )
