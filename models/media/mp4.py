@@ -44,9 +44,9 @@ def _write(path: Path, frames: Iterable[Frame], *, size: tuple[int, int], fps: i
 
 def decode(data: bytes) -> Iterator[Frame]:
     """Every frame, (H, W, 3)."""
-    with av.open(io.BytesIO(data)) as file:
+    with av.open(io.BytesIO(data), "r") as file:
         for frame in file.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+            yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
 
 def _codec() -> str:

@@ -46,8 +46,8 @@ class DiT(nn.Module):
             null = torch.full(t.shape, self.spec.classes, dtype=torch.long, device=t.device)
             c = c + self.y_embedder(null if label is None else label)
         c = F.silu(c)
-        rows = [layer.adaLN_modulation[1](c) for layer in (*self.blocks, self.final_layer)]
-        return torch.cat(rows, dim=1).unflatten(1, (-1, self.spec.width))
+        rows = [layer.rows(c) for layer in self._modulated()]
+        return torch.cat(rows, dim=1).reshape(len(c), -1, self.spec.width)
 
     def denoise(self, x: Tensor, modulation: Tensor) -> Tensor:
         """(B, C, S, S) and adaLN rows (B, 6*depth + 2, D) -> (B, out_channels, S, S)."""
@@ -57,6 +57,9 @@ class DiT(nn.Module):
         patches = self.final_layer(tokens, modulation[:, -2:])
         return unpatchify(patches, patch=self.spec.patch, channels=self.spec.out_channels)
 
+    def _modulated(self) -> list[Block | FinalLayer]:
+        return [*(block for block in self.blocks if isinstance(block, Block)), self.final_layer]
+
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -64,16 +67,15 @@ class DiT(nn.Module):
                 nn.init.zeros_(module.bias)
         weight = self.x_embedder.proj.weight
         nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
-        for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
+        nn.init.zeros_(self.x_embedder.bias)
+        for parameter in self.t_embedder.mlp.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)
         if self.y_embedder is not None:
             nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
-        for layer in (*self.blocks, self.final_layer):
-            nn.init.zeros_(layer.adaLN_modulation[1].weight)
-            nn.init.zeros_(layer.adaLN_modulation[1].bias)
-        nn.init.zeros_(self.final_layer.linear.weight)
-        nn.init.zeros_(self.final_layer.linear.bias)
+        silent = [*(layer.adaLN_modulation for layer in self._modulated()), self.final_layer.linear]
+        for parameter in (parameter for layer in silent for parameter in layer.parameters()):
+            nn.init.zeros_(parameter)
 
 
 class PatchEmbed(nn.Module):
@@ -89,7 +91,13 @@ class PatchEmbed(nn.Module):
         patch, (batch, channels, height, width) = self.patch, x.shape
         x = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
         x = x.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)  # (B, T, C*p*p)
-        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
+        return F.linear(x, self.proj.weight.flatten(1), self.bias)
+
+    @property
+    def bias(self) -> Tensor:
+        """Of the projection, (D,)."""
+        assert self.proj.bias is not None
+        return self.proj.bias
 
 
 class TimestepEmbedder(nn.Module):
@@ -105,7 +113,8 @@ class TimestepEmbedder(nn.Module):
         order = torch.arange(half, dtype=torch.float32, device=t.device)
         angles = t.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * order / half)
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))
+        embedded: Tensor = self.mlp(features.to(next(self.mlp.parameters()).dtype))
+        return embedded
 
 
 class LabelEmbedder(nn.Module):
@@ -117,7 +126,8 @@ class LabelEmbedder(nn.Module):
 
     def forward(self, label: Tensor) -> Tensor:
         """One row per label."""
-        return self.embedding_table(label)
+        row: Tensor = self.embedding_table(label)
+        return row
 
 
 class Attention(nn.Module):
@@ -135,7 +145,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, D/heads)
         x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).reshape(batch, tokens, width))
+        joined: Tensor = self.proj(x.transpose(1, 2).reshape(batch, tokens, width))
+        return joined
 
 
 class Mlp(nn.Module):
@@ -148,7 +159,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return out
 
 
 class Block(nn.Module):
@@ -166,7 +178,13 @@ class Block(nn.Module):
         """(B, T, D) and rows (B, 6, D): shift, scale, gate of the attention, then of the MLP."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = rows[:, :, None, :].unbind(1)  # each (B, 1, D)
         x = x + gate * self.attn(self.norm1(x) * (1 + scale) + shift)
-        return x + gate_mlp * self.mlp(self.norm2(x) * (1 + scale_mlp) + shift_mlp)
+        x = x + gate_mlp * self.mlp(self.norm2(x) * (1 + scale_mlp) + shift_mlp)
+        return x
+
+    def rows(self, c: Tensor) -> Tensor:
+        """Activated condition (B, D) -> this block's rows, flat (B, 6*D)."""
+        flat: Tensor = self.adaLN_modulation[1](c)
+        return flat
 
 
 class FinalLayer(nn.Module):
@@ -181,7 +199,13 @@ class FinalLayer(nn.Module):
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
         """Rows (B, 2, D): shift, scale."""
         shift, scale = rows[:, :, None, :].unbind(1)
-        return self.linear(self.norm_final(x) * (1 + scale) + shift)
+        patches: Tensor = self.linear(self.norm_final(x) * (1 + scale) + shift)
+        return patches
+
+    def rows(self, c: Tensor) -> Tensor:
+        """Activated condition (B, D) -> this layer's rows, flat (B, 2*D)."""
+        flat: Tensor = self.adaLN_modulation[1](c)
+        return flat
 
 
 def unpatchify(patches: Tensor, *, patch: int, channels: int) -> Tensor:

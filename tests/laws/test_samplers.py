@@ -6,6 +6,7 @@ v = alpha^2 s^2 + sigma^2, and the flow keeps (x_t - alpha mu) / sqrt(v) constan
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -92,4 +93,4 @@ def test_levels_end_at_the_clean_image() -> None:
         ends = levels(schedule, 10)
         assert len(ends) == 11
         assert (ends[-1].alpha, ends[-1].sigma) == (1.0, 0.0)
-        assert all(a.sigma > b.sigma for a, b in zip(ends, ends[1:], strict=False))
+        assert all(a.sigma > b.sigma for a, b in itertools.pairwise(ends))
