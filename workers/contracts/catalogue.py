@@ -6,6 +6,10 @@ so requests can be checked and queued while none is alive.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Self
+
 from workers.contracts.job import Stage, Value
 
 
@@ -71,3 +75,12 @@ class WorkerState(Value):
     models: tuple[str, ...] = ()
     engines: dict[str, EngineInfo] = {}
     """By "<bundle>/<net>"."""
+
+    def to_hash(self) -> dict[str, str]:
+        """JSON of each field, for HSET."""
+        return {name: json.dumps(value) for name, value in self.model_dump(mode="json").items()}
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> Self:
+        """Inverse of `to_hash`."""
+        return cls.model_validate({name: json.loads(value) for name, value in fields.items()})

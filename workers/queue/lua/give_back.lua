@@ -1,0 +1,12 @@
+-- A stopping worker returns a job: to the front of its queue, at no cost to it. ARGV: id, attempt, iso, keep.
+-- Returns "queued" | "cancelled" | "lost" | "gone".
+local id, attempt, iso, keep = unpack(ARGV)
+local why = not_owned(id, attempt)
+if why then return why end
+if field(id, 'cancel_requested_at') then
+  finish(id, 'cancelled', {iso = iso, keep = keep})
+  return 'cancelled'
+end
+if tonumber(field(id, 'stalled_attempts')) > 0 then redis.call('HINCRBY', job_key(id), 'stalled_attempts', -1) end
+requeue(id)
+return 'queued'

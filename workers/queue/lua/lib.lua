@@ -1,0 +1,148 @@
+-- Shared by every script: it is put in front of each. All of a job's changes of state are here.
+-- Times come from this server's clock, so no two machines' clocks are ever compared. Keys are named in
+-- workers/contracts/keys.py and, those that begin with "rq:", by RQ; a job's RQ execution id is its attempt.
+
+local function job_key(id) return 'gridit:job:' .. id end
+local function rq_key(id) return 'rq:job:' .. id end
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] + t[2] / 1000000
+end
+
+local function stamp(seconds) return string.format('%.6f', seconds) end
+
+local function field(id, name) return redis.call('HGET', job_key(id), name) end
+
+-- Append an event under the next number and ring the doorbell. Numbers are dense from 1.
+local function emit(id, kind, data, at)
+  local seq = redis.call('HINCRBY', job_key(id), 'seq', 1)
+  redis.call('XADD', job_key(id) .. ':events', seq .. '-0', 'type', kind, 'at', at, 'data', data)
+  redis.call('PUBLISH', 'gridit:live', cjson.encode({job = id, seq = seq, type = kind, at = at, data = data}))
+end
+
+-- nil when this attempt owns the running job; else "gone" or "lost". Fences every write of a worker.
+local function not_owned(id, attempt)
+  local r = redis.call('HMGET', job_key(id), 'status', 'attempt')
+  if not r[1] then return 'gone' end
+  if r[1] ~= 'in_progress' or r[2] ~= attempt then return 'lost' end
+  return nil
+end
+
+-- Take the job off its worker: lease, execution, started registry.
+local function leave(id)
+  local r = redis.call('HMGET', rq_key(id), 'origin', 'worker_name')
+  local execution = id .. ':' .. (field(id, 'attempt') or '0')
+  redis.call('ZREM', 'gridit:leases', id)
+  redis.call('DEL', 'rq:execution:' .. execution, 'rq:executions:' .. id)
+  if r[1] then redis.call('ZREM', 'rq:wip:' .. r[1], execution) end
+  if r[2] and r[2] ~= '' then redis.call('SREM', 'rq:worker:' .. r[2] .. ':executions', execution) end
+end
+
+-- Back to the front of its queue.
+local function requeue(id)
+  leave(id)
+  redis.call('HSET', job_key(id), 'status', 'queued')
+  redis.call('HSET', rq_key(id), 'status', 'queued', 'started_at', '', 'worker_name', '')
+  redis.call('LPUSH', 'rq:queue:' .. redis.call('HGET', rq_key(id), 'origin'), id)
+  redis.call('PUBLISH', 'gridit:wake', id)
+end
+
+-- Seconds of each stage, from the times that claim and publish noted.
+local function durations(id, encode)
+  local r = redis.call('HMGET', job_key(id), 'created_at', 'started_at', 'coarse_ready_at', 'refine_started_at',
+    'refined_at')
+  local d = {}
+  if r[2] then d.queue = r[2] - r[1] end
+  if r[2] and r[3] then d.coarse = r[3] - r[2] end
+  if r[4] and r[5] then d.refine = r[5] - r[4] end
+  if encode then d.encode = tonumber(encode) end
+  return next(d) and cjson.encode(d) or '{}'
+end
+
+-- RQ's side of the end: status, registry, result, and the worker's counters while it is known.
+local function settle(id, status, was_running, o, now)
+  local key = rq_key(id)
+  local origin, worker = unpack(redis.call('HMGET', key, 'origin', 'worker_name'))
+  if not origin then return end
+  leave(id)
+  redis.call('LREM', 'rq:queue:' .. origin, 0, id)
+  local outcome = ({completed = {'finished', 'finished', 1}, failed = {'failed', 'failed', 2}})[status]
+    or (was_running and {'stopped', 'failed', 3} or {'canceled', 'canceled'})
+  redis.call('HSET', key, 'status', outcome[1], 'ended_at', o.iso)
+  redis.call('EXPIRE', key, o.keep)
+  redis.call('ZADD', 'rq:' .. outcome[2] .. ':' .. origin, now + o.keep, id)
+  if outcome[3] then
+    local result = {'type', outcome[3], 'worker_name', worker or ''}
+    if was_running then
+      for _, v in ipairs({'execution_id', field(id, 'attempt'), 'execution_ended_at', stamp(now)}) do
+        result[#result + 1] = v
+      end
+    end
+    if o.exc and o.exc ~= '' then
+      result[#result + 1] = 'exc_string'
+      result[#result + 1] = o.exc
+    end
+    redis.call('XADD', 'rq:results:' .. id, 'MAXLEN', 10, '*', unpack(result))
+    redis.call('EXPIRE', 'rq:results:' .. id, o.keep)
+  end
+  if was_running and worker and redis.call('EXISTS', 'rq:worker:' .. worker) == 1 then
+    local counter = status == 'completed' and 'successful_job_count' or 'failed_job_count'
+    redis.call('HINCRBY', 'rq:worker:' .. worker, counter, 1)
+    local started = field(id, 'claimed_at')
+    if started then redis.call('HINCRBYFLOAT', 'rq:worker:' .. worker, 'total_working_time', stamp(now - started)) end
+  end
+end
+
+-- The only way into a terminal state, and the only writer of terminal events.
+-- o: iso, keep (whole seconds); optional code, message, exc, artifacts, encode.
+local function finish(id, status, o)
+  local now = clock()
+  local was_running = field(id, 'status') == 'in_progress'
+  settle(id, status, was_running, o, now)
+  redis.call('HSET', job_key(id), 'status', status, 'completed_at', stamp(now), 'expires_at', stamp(now + o.keep),
+    'stage_durations', durations(id, o.encode))
+  if o.code then
+    redis.call('HSET', job_key(id), 'error', cjson.encode({code = o.code, message = o.message}))
+  end
+  if o.artifacts then redis.call('HSET', job_key(id), 'artifacts', o.artifacts) end
+  redis.call('DEL', job_key(id) .. ':units')
+  redis.call('ZREM', 'gridit:leases', id)
+  redis.call('ZREM', 'gridit:deadlines', id)
+  redis.call('ZADD', 'gridit:expiry', now + o.keep, id)
+  emit(id, 'video.' .. status, '{}', stamp(now))
+end
+
+-- Its worker is lost: queue it again, unless it was to be cancelled or has been lost too often.
+local function lose(id, o)
+  redis.call('HSET', job_key(id), 'suspect', 'true')
+  if field(id, 'cancel_requested_at') then
+    finish(id, 'cancelled', {iso = o.iso, keep = o.keep})
+    return 'cancelled'
+  end
+  if tonumber(field(id, 'stalled_attempts')) >= tonumber(o.limit) then
+    finish(id, 'failed', {iso = o.iso, keep = o.keep, code = 'worker_lost', message = o.message, exc = o.exc})
+    return 'failed'
+  end
+  requeue(id)
+  return 'queued'
+end
+
+local function past_deadline(id, now)
+  local deadline = redis.call('ZSCORE', 'gridit:deadlines', id)
+  return deadline and tonumber(deadline) <= now
+end
+
+-- Every trace of a finished job but its events, which readers may be at the end of.
+local function purge(id)
+  local origin = redis.call('HGET', rq_key(id), 'origin')
+  if origin then
+    for _, registry in ipairs({'finished', 'failed', 'canceled'}) do
+      redis.call('ZREM', 'rq:' .. registry .. ':' .. origin, id)
+    end
+  end
+  redis.call('DEL', rq_key(id), 'rq:results:' .. id)
+  redis.call('DEL', job_key(id), job_key(id) .. ':frames', job_key(id) .. ':units')
+  redis.call('EXPIRE', job_key(id) .. ':events', 60)
+  for _, index in ipairs({'jobs', 'leases', 'deadlines', 'expiry'}) do redis.call('ZREM', 'gridit:' .. index, id) end
+end

@@ -1,0 +1,44 @@
+-- Queue a job, or find that it was queued before: all or nothing.
+-- ARGV: id, body digest, idempotency key or "", its seconds, bound, deadline in seconds or "", number of values of
+-- the record, those of the record, those of RQ's hash. KEYS: queue lists by priority, its own last.
+-- Returns {"created", position} | {"exists", id} | {"mismatch"} | {"full", waiting}.
+local id, digest, idempotency, remember, bound, deadline, n = unpack(ARGV, 1, 7)
+
+local function same(other, known)
+  if known == digest then return {'exists', other} end
+  return {'mismatch'}
+end
+
+if idempotency ~= '' then
+  local known = redis.call('GET', idempotency)
+  if known then
+    known = cjson.decode(known)
+    if redis.call('EXISTS', job_key(known.job)) == 1 then return same(known.job, known.digest) end
+  end
+end
+local recorded = field(id, 'body_digest')
+if recorded then return same(id, cjson.decode(recorded)) end
+
+local own, ahead, waiting = KEYS[#KEYS], 0, 0
+for i = 1, #KEYS - 1 do waiting = waiting + redis.call('LLEN', KEYS[i]) end
+for i = 1, #KEYS - 1 do
+  ahead = ahead + redis.call('LLEN', KEYS[i])
+  if KEYS[i] == own then break end
+end
+if waiting >= tonumber(bound) then return {'full', waiting} end
+
+n = tonumber(n)
+local now = clock()
+redis.call('HSET', job_key(id), unpack(ARGV, 8, 7 + n))
+redis.call('HSET', job_key(id), 'created_at', stamp(now), 'body_digest', cjson.encode(digest))
+redis.call('ZADD', 'gridit:jobs', now, id)
+redis.call('HSET', rq_key(id), unpack(ARGV, 8 + n))
+redis.call('SADD', 'rq:queues', own)
+redis.call('RPUSH', own, id)
+if deadline ~= '' then redis.call('ZADD', 'gridit:deadlines', now + deadline, id) end
+if idempotency ~= '' then
+  redis.call('SET', idempotency, cjson.encode({job = id, digest = digest}), 'EX', remember)
+end
+emit(id, 'video.queued', cjson.encode({position = ahead + 1}), stamp(now))
+redis.call('PUBLISH', 'gridit:wake', id)
+return {'created', ahead + 1}
