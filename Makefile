@@ -23,6 +23,7 @@ check: $(VENV)/.installed-dev ## formatting, lint, types
 	@$(BIN)/ruff check --quiet . && echo "ruff check: clean"
 	@$(BIN)/mypy
 	@$(BIN)/hadolint Dockerfile && echo "hadolint: clean"
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml && echo "compose file: valid"
 
 format: $(VENV)/.installed-dev ## rewrite the source in the project's format
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
