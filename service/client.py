@@ -136,13 +136,16 @@ class Client:
         """
         pause, heard = FIRST_PAUSE, time.monotonic()
         while True:
+            count = 0
             try:
-                for event in self._follow(video_id, after=after):
+                for count, event in enumerate(self._follow(video_id, after=after), start=1):
                     pause, heard = FIRST_PAUSE, time.monotonic()
                     after = event.id or after
                     yield event
                     if event.type.terminal:
                         return
+                if not count and self.get(video_id).status.terminal:
+                    return  # `after` was its last event
             except (Unreachable, errors.Unavailable) as error:
                 if time.monotonic() - heard > patience:
                     raise
@@ -193,9 +196,9 @@ def _parsed(received: Iterable[dict[str, str]]) -> Iterator[Event]:
     for fields in received:
         data = json.loads(fields["data"])
         if fields.get("event") == "error":
-            problem = data.get("error", data)
-            kind = _CLASSES.get(problem.get("code", ""), Unexpected)
-            raise kind(problem.get("message") or json.dumps(data))
+            if data.get("code") == ReplayTruncated.code:
+                raise ReplayTruncated(f"{data.get('skipped')} events are no longer kept; ask for the job instead")
+            raise Unexpected(f"the stream of events broke off: {fields['data']}")
         if fields.get("event") in known:  # a newer service may have more to say
             yield Event(int(fields.get("id") or 0), EventType(fields["event"]), data)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import http.client
+import json
 import socket
 from dataclasses import dataclass
 
+from workers.contracts.catalogue import WorkerState
 from workers.contracts.errors import GriditError
 
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
@@ -45,14 +47,17 @@ def free(host: str, port: int) -> Address:
         raise AddressNotFree(f"{host} port {port} {_why(error)}") from error
 
 
-def ready(address: Address, *, path: str = "/readyz", timeout: float = 2.0) -> bool:
-    """Whether the API says that it takes requests."""
+def readiness(address: Address, *, timeout: float = 2.0) -> tuple[WorkerState, ...] | None:
+    """The workers that the API knows, or None while it takes no requests."""
     connection = http.client.HTTPConnection(ANY.get(address.host, address.host), address.port, timeout=timeout)
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        if response.status != 200:
+            return None
+        return tuple(WorkerState.model_validate(state) for state in json.load(response).get("workers", ()))
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
     finally:
         connection.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -29,14 +30,16 @@ def up(
     data_dir: Annotated[Path | None, typer.Option(help="Where jobs and pictures are kept.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
     log_level: Annotated[LogLevel | None, typer.Option(help="Of the logs in the data directory.")] = None,
+    stop_with_stdin: Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)] = False,
 ) -> None:
     """Start the server, the API and workers on this machine, keep them running, stop them with Ctrl-C.
 
     Jobs of an earlier run on the same data directory go on where they were.
     """
     settings = settings_module.load(host=host, port=port, log_level=log_level, data_dir=data_dir)
+    leash = sys.stdin.fileno() if stop_with_stdin else None
     console = Console(highlight=False, soft_wrap=True)
-    with DataDirectory.claim(_directory(settings)) as directory, Wake() as wake:
+    with DataDirectory.claim(_directory(settings)) as directory, Wake(leash=leash) as wake:
         where = address.free(settings.host, settings.port)
         console.print(f"[bold]GriDiT Serve[/] [dim]data in {directory.path}[/]")
         machine = Machine(settings, directory=directory, where=where, workers=workers)

@@ -15,12 +15,11 @@ import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import redis
-
 from workers import embedded
 from workers.contracts.catalogue import WorkerState
 from workers.contracts.errors import GriditError
 from workers.contracts.settings import Settings
+from workers.queue.connect import AWAY, connect
 from workers.queue.release import release
 from workers.supervisor import address
 from workers.supervisor.children import Children, ChildSpec, Died, log_tail
@@ -66,10 +65,9 @@ class Machine:
             yield from self._clear_orphans()
             yield from self._start_server(launch, wake=wake)
             yield from self._start_rest(launch.endpoint.url, wake=wake)
-            if not self.stops:
+            if warm := self._warm():
                 self.directory.record(ready=True)
-                states = tuple(self._worker_states(launch.endpoint.url))
-                yield Ready(self.where.url, time.monotonic() - began, launch.binary, states)
+                yield Ready(self.where.url, time.monotonic() - began, launch.binary, warm)
             while not self.stops:
                 yield from self._turn(launch.endpoint.url, wake=wake, timeout=IDLE_SECONDS)
             yield Stopping(self.settings.drain_seconds)
@@ -96,7 +94,7 @@ class Machine:
     def _start_rest(self, url: str, *, wake: Wake) -> Iterator[Fact]:
         for spec in self._specs(url):
             self.children.add(spec)
-        while not self.stops and not self._ready(url):
+        while not self.stops and not self._warm():
             yield from self._starting_turn(url, wake=wake)
 
     def _specs(self, url: str) -> Iterator[ChildSpec]:
@@ -153,21 +151,20 @@ class Machine:
 
     def _release(self, instance: str, *, url: str) -> Iterator[Fact]:
         """Give a dead worker's jobs back now; with the server out as well, its lease does it later."""
-        with redis.Redis.from_url(url, decode_responses=True) as client:
+        with connect(url) as redis:
             try:
-                jobs = release(client, instance)
-            except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
+                jobs = release(redis, instance)
+            except AWAY:
                 return
         if jobs:
             yield Released(instance, len(jobs))
 
-    def _ready(self, url: str) -> bool:
-        states = list(self._worker_states(url))
-        warm = len(states) == len(self.workers) and all(state.phase == "ready" for state in states)
-        return warm and address.ready(self.where)
-
-    def _worker_states(self, url: str) -> Iterator[WorkerState]:
-        raise NotImplementedError
+    def _warm(self) -> tuple[WorkerState, ...]:
+        """This run's workers once all of them, and the API, take jobs; empty until then."""
+        instances = {self.children.instance(name) for name in self.workers}
+        known = address.readiness(self.where) or ()
+        warm = tuple(state for state in known if state.name in instances and state.phase == "ready")
+        return warm if len(warm) == len(instances) else ()
 
     def _stop(self, wake: Wake) -> None:
         """Workers first, so that what they finish is still stored and shown; a second request hurries all but the
