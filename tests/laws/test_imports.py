@@ -103,7 +103,13 @@ RULES: Mapping[str, Rule] = {
     "service.client": Rule(
         frozenset({"service.client", "workers.contracts"}), frozenset({"PIL", "httpx", "numpy", "pydantic"})
     ),
-    "service": Rule(frozenset({"service", "workers.contracts", "workers.queue"}), SERVICE_LIBRARIES),
+    # Programs that use a running service, as anybody's would.
+    "service.demo": Rule(
+        frozenset({"service.client", "service.demo", "workers.contracts"}), frozenset({"PIL", "httpx", "rich", "typer"})
+    ),
+    # The API sends what the store keeps, so the store itself stays free of everything else.
+    "workers.storage": Rule(frozenset({"workers.contracts", "workers.storage"}), frozenset({"fsspec", "obstore"})),
+    "service": Rule(frozenset({"service", "workers.contracts", "workers.queue", "workers.storage"}), SERVICE_LIBRARIES),
 }
 
 # Back ends that cost seconds or are optional, and the only places that may name them.
@@ -251,6 +257,9 @@ def test_no_import_cycles() -> None:
         ("service.cli", "from models import commands"),
         ("service.cli", "def f():\n    from models import grid"),
         ("service.client", "import redis"),
+        ("service.demo.commands", "import redis"),
+        ("service.demo.commands", "from service import app"),
+        ("workers.storage", "from models import grid"),
         ("service.client", "from .app import create_app"),
     ],
 )
