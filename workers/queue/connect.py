@@ -1,0 +1,53 @@
+"""Connections of the workers' half, and what to do while Redis is away.
+
+redis-py's silent retries are off: a script that claims is not to run twice unnoticed, and the heartbeat must see each
+gap. `persist` is the one place that waits for Redis to come back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from redis import Redis, exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+log = logging.getLogger(__name__)
+
+AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError, OSError)
+"""Redis cannot be reached, is loading, or is full: later it may be otherwise."""
+FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
+
+T = TypeVar("T")
+
+
+def connect(url: str, *, timeout: float = 5.0) -> Redis:
+    """A client with decoded strings; each call is tried once and takes at most about `timeout` seconds."""
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=2,
+        decode_responses=True,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def connect_bytes(url: str) -> Redis:
+    """A client as RQ wants it: bytes, not strings."""
+    return Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, protocol=2)
+
+
+def persist(operation: Callable[[], T], *, action: str) -> T:
+    """Do it, however long Redis is away; `operation` is such that doing it twice is doing it once."""
+    wait = FIRST_WAIT
+    while True:
+        try:
+            return operation()
+        except AWAY as error:
+            log.warning("redis is away", extra={"action": action, "error": str(error)})
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
