@@ -92,6 +92,12 @@ class InvalidSettings(GriditError):
     code = "invalid_settings"
 
 
+class PortInUse(GriditError):
+    """The address to listen on is taken by another process; nothing was started."""
+
+    code = "port_in_use"
+
+
 class StoreError(GriditError):
     """The object store cannot be written or read, or a path leads out of it; the message names it."""
 

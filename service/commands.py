@@ -1,0 +1,71 @@
+"""`gridit serve`: the HTTP API alone, until it is told to stop.
+
+On the first signal it drains: event streams end (their clients resume elsewhere), requests in flight are answered.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import create_app
+from workers.contracts.errors import PortInUse
+from workers.contracts.settings import Settings, load
+
+app = typer.Typer(add_completion=False)
+GRACE_SECONDS = 5
+"""For requests in flight, after the signal."""
+BACKLOG = 2048
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="0: any free one.")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="redis://, rediss:// or unix://")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="The same as the workers'.")] = None,
+) -> None:
+    """The HTTP API alone; options win over GRIDIT_* variables."""
+    settings = load(host=host, port=port, redis_url=redis_url, data_dir=data_dir)
+    with listen(settings) as listener:
+        Server(settings).run(sockets=[listener])
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A bound socket; raises PortInUse, so that nothing is started for an address that is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        remedy = "stop what listens there, or choose another with --port (0: any free one)"
+        raise PortInUse(f"port {settings.port} on {settings.host} is in use; {remedy}", param="port") from None
+
+
+class Server(uvicorn.Server):
+    """uvicorn, that tells the app of a signal at once, so that endless streams end by themselves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app: FastAPI = create_app(settings)
+        config = uvicorn.Config(
+            self.app,
+            log_level=settings.log_level.value,
+            access_log=False,  # the middleware logs requests, with their ids
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            server_header=False,
+        )
+        super().__init__(config)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        services = getattr(self.app.state, "services", None)
+        if services is not None:
+            services.draining.set()
+        super().handle_exit(sig, frame)
