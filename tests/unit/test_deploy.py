@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.registry import Collector
 
+import service.metrics
+import workers.metrics
 from workers.contracts import settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,3 +95,21 @@ def test_dashboard_is_what_its_code_makes() -> None:
     generated = runpy.run_path(str(DEPLOY / "grafana" / "generate.py"))["render"]()
     kept = (DEPLOY / "grafana" / "dashboards" / "gridit.json").read_text(encoding="utf-8")
     assert kept == generated, "run `make dashboard`"
+
+
+def declared(collector: Collector) -> set[str]:
+    """The names that queries may use for a collector's metrics."""
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+    return {family.name + suffix for family in collector.collect() for suffix in suffixes.get(family.type, ("",))}
+
+
+@pytest.mark.parametrize("path", ["grafana/dashboards/gridit.json", "prometheus/rules/gridit.yml"])
+def test_queries_name_metrics_that_exist(path: str) -> None:
+    known = (
+        declared(service.metrics.REGISTRY)
+        | declared(service.metrics.QueueDepth({"default": 0}))
+        | declared(workers.metrics.REGISTRY)
+    )
+    named = set(re.findall(r"(?<![:\w])gridit_\w+", (DEPLOY / path).read_text(encoding="utf-8")))
+    assert named
+    assert named <= known
