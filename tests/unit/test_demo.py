@@ -67,8 +67,8 @@ def test_a_result_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_older_result_and_nothing_else(tmp_path: Path) -> None:
     with replacing(tmp_path / "demo") as folder:
         (folder / "job.json").write_text("old")
-    with pytest.raises(FileExistsError), replacing(tmp_path / "demo") as folder:
-        [(folder / "frames").mkdir() for _ in range(2)]
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "demo") as folder:
+        (folder / "frames" / "missing").touch()
     assert (tmp_path / "demo" / "job.json").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["demo"]
 
