@@ -44,7 +44,7 @@ def demo(
     console = _console()
     with replacing(out) as folder, ExitStack() as stack:
         began = time.monotonic()
-        with console.status("starting the service"):
+        with (console if console.is_terminal else Console(quiet=True)).status("starting the service"):
             url = stack.enter_context(service())
         console.print(f"service ready in {time.monotonic() - began:.1f} s at {url}")
         client = stack.enter_context(Client(url))

@@ -9,16 +9,16 @@ import socket
 from dataclasses import dataclass
 
 from workers.contracts.catalogue import WorkerState
-from workers.contracts.errors import GriditError
+from workers.contracts.errors import GriditError, PortInUse
 
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 """Where to reach a server that listens everywhere."""
 
 
-class AddressNotFree(GriditError):
-    """The address cannot be listened on; the message names the remedy."""
+class NoSuchAddress(GriditError):
+    """The address cannot be listened on by this user on this machine; the message names the remedy."""
 
-    code = "address_not_free"
+    code = "no_such_address"
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,16 @@ class Address:
 
 
 def free(host: str, port: int) -> Address:
-    """The address if it can be listened on (port 0: with a port that is free now). Raises AddressNotFree."""
+    """The address if it can be listened on (port 0: with a port that is free now). Raises PortInUse, NoSuchAddress."""
     try:
         family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.create_server((str(place[0]), port), family=family) as listener:
             return Address(host, listener.getsockname()[1])
     except socket.gaierror as error:
-        raise AddressNotFree(f"no such host to listen on: {host} ({error.strerror}); see --host") from error
+        raise NoSuchAddress(f"no such host to listen on: {host} ({error.strerror}); see --host") from error
     except OSError as error:
-        raise AddressNotFree(f"{host} port {port} {_why(error)}") from error
+        kind = PortInUse if error.errno == errno.EADDRINUSE else NoSuchAddress
+        raise kind(f"port {port} on {host} {_why(error)}", param="port") from error
 
 
 def readiness(address: Address, *, timeout: float = 2.0) -> tuple[WorkerState, ...] | None:

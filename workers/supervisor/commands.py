@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.status import Status
 
 from workers.contracts import settings as settings_module
 from workers.contracts.settings import LogLevel, Settings
@@ -43,13 +44,18 @@ def up(
         where = address.free(settings.host, settings.port)
         console.print(f"[bold]GriDiT Serve[/] [dim]data in {directory.path}[/]")
         machine = Machine(settings, directory=directory, where=where, workers=workers)
-        with contextlib.closing(machine.run(wake)) as facts, console.status("starting") as status:
+        with contextlib.closing(machine.run(wake)) as facts, _starting(console) as spinner:
             for fact in facts:
                 for line in lines(fact):
                     console.print(line)
                 if isinstance(fact, Ready):
-                    status.stop()
+                    spinner.stop()
     console.print("stopped")
+
+
+def _starting(console: Console) -> Status:
+    """A spinner, which only a terminal shows."""
+    return (console if console.is_terminal else Console(quiet=True)).status("starting")
 
 
 def lines(fact: Fact) -> Iterator[str]:
