@@ -50,7 +50,7 @@ class Evaluator:
             x = torch.cat([x, x[-1:].expand(padding, -1, -1, -1)])
         times, labels = times + times[-1:] * padding, labels + labels[-1:] * padding
         out = self.engine.run(Rows(x, self._modulation.gather(times, labels)))[: len(x) - padding].clone()
-        return out.split([len(part.times) for part in parts])
+        return torch.split(out, [len(part.times) for part in parts])
 
     def close(self) -> None:
         """Close the engine."""

@@ -1,5 +1,10 @@
 """What every test may ask for. Nothing here replaces a part of ours: servers are real, clocks are arguments."""
 
+import os
+
+# Tests run beside one another and beside servers of ours: a pool of waiting threads would only take turns.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 

@@ -5,8 +5,11 @@ Freshly initialised DiTs answer zero, which would make most laws hold vacuously;
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from models.bundle import Bundle, write
 from models.nn.dit import DiT
 from models.spec import BundleSpec, Defaults, KnownRows, Limits, NetSpec, Prediction, ScheduleName, Stage
 
@@ -58,3 +61,10 @@ def awake(net: DiT, *, seed: int = 0) -> DiT:
             spread = 0.5 / max(parameter.shape[-1], 1) ** 0.5
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
     return net.eval()
+
+
+def tiny_bundle(path: Path, **changes: object) -> Bundle:
+    """Write the tiny bundle to `path`; `changes` go to `tiny_spec`."""
+    spec = tiny_spec(**changes)  # type: ignore[arg-type]
+    nets = {stage: awake(DiT(net), seed=index).state_dict() for index, (stage, net) in enumerate(spec.nets.items())}
+    return write(path, spec=spec, nets=nets)

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-import torch
+import torch as pytorch  # in this package the plain name is our own engine's module
 from torch import Tensor
 
 from models.bundle import Bundle
@@ -32,9 +32,9 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> pytorch.dtype:
         """The torch type of weights and activations."""
-        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.value]
+        return {"fp32": pytorch.float32, "fp16": pytorch.float16, "bf16": pytorch.bfloat16}[self.value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Engine(Protocol):
     """One net, ready to run. Not thread safe: one device thread calls it."""
 
     name: str
-    device: torch.device
+    device: pytorch.device
     precision: Precision
     buckets: tuple[int, ...]
 
@@ -102,7 +102,7 @@ def select(bundle: Bundle, stage: Stage, *, engine: str = "auto", precision: str
     chosen = _precision(precision)
     if engine != "auto":
         return Choice(create(engine, bundle=bundle, stage=stage, precision=chosen), "asked for")
-    if not torch.cuda.is_available():
+    if not pytorch.cuda.is_available():
         return Choice(create("torch", bundle=bundle, stage=stage, precision=chosen), "no GPU here")
     try:
         return Choice(create("tensorrt", bundle=bundle, stage=stage, precision=chosen), "compiled for this GPU")
@@ -113,4 +113,4 @@ def select(bundle: Bundle, stage: Stage, *, engine: str = "auto", precision: str
 def _precision(name: str) -> Precision:
     if name != "auto":
         return Precision(name)
-    return Precision.BF16 if torch.cuda.is_available() else Precision.FP32
+    return Precision.BF16 if pytorch.cuda.is_available() else Precision.FP32

@@ -1,0 +1,249 @@
+"""The law of the scheduler: a job alone equals the same job among others, before and after it is interrupted.
+
+The oracle is `models.alone`, which knows no batches. All comparisons are bitwise.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models import alone
+from models.bundle import Bundle
+from models.engines import Choice, Precision, Rows
+from models.engines.torch import TorchEngine
+from models.evaluator import Evaluator
+from models.plan import UnitKind
+from models.spec import Stage
+from tests.tiny import CLASSES, tiny_bundle
+from workers.contracts import job as contract
+from workers.contracts.errors import BundleUnavailable, NumericalError
+from workers.inhand import request_of
+from workers.runner import Runner
+from workers.scheduler import Net
+from workers.tasks import Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
+
+Results = dict[str, NDArray[np.float32]]
+Oracle = Callable[[contract.JobSpec], Results]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def oracle(bundle: Bundle) -> Oracle:
+    """The job by itself: every unit's result."""
+    nets = alone.evaluators(bundle)
+
+    def by_itself(spec: contract.JobSpec) -> Results:
+        request = request_of(spec, bundle)
+        return {unit.key: result.numpy() for unit, result in alone.run(bundle.spec, request, nets=nets)}
+
+    return by_itself
+
+
+def runner_for(bundle: Bundle, engines: dict[Stage, TorchEngine] | None = None, largest: int = 8) -> Runner:
+    buckets = tuple(size for size in (1, 2, 4, 8, 16, 32) if size <= largest)
+    nets = {}
+    for stage in Stage:
+        engine = (engines or {}).get(stage) or TorchEngine(
+            bundle.net(stage), device=torch.device("cpu"), precision=Precision.FP32, buckets=buckets
+        )
+        nets[Net("tiny", stage)] = (Evaluator(bundle.net(stage), engine), Choice(engine, "asked for"))
+    return Runner({"tiny": bundle}, nets)
+
+
+def spec_of(**changes: object) -> contract.JobSpec:
+    plain: dict[str, object] = {
+        "model": "tiny",
+        "bundle_hash": "0",
+        "class_label": "sky",
+        "num_frames": 20,
+        "fps": 8,
+        "size": "8x8",
+        "seed": 1,
+        "num_inference_steps": 3,
+        "refine_steps": 2,
+        "sampler": "euler",
+        "guidance_scale": 1.5,
+    }
+    return contract.JobSpec.model_validate(plain | changes)
+
+
+def task(job_id: str, spec: contract.JobSpec, **changes: object) -> Task:
+    plain: dict[str, object] = {"submitted_at": 0.0, "finished": {}, "done": frozenset(), "alone": RunAlone.NO}
+    return Task(job_id=job_id, attempt=1, spec=spec, **(plain | changes))  # type: ignore[arg-type]
+
+
+def run_to_end(runner: Runner) -> list[Fact]:
+    facts: list[Fact] = []
+    while runner.has_work:
+        facts.extend(runner.tick())
+    return facts
+
+
+def results(facts: Sequence[Fact], job_id: str) -> Results:
+    return {fact.unit.key: fact.result for fact in facts if isinstance(fact, UnitFinished) and fact.job_id == job_id}
+
+
+def assert_equal(actual: Results, wanted: Results) -> None:
+    assert actual.keys() == wanted.keys()
+    for key, result in wanted.items():
+        assert np.array_equal(actual[key], result), key
+
+
+def some_specs(rng: random.Random, count: int) -> list[contract.JobSpec]:
+    return [
+        spec_of(
+            seed=rng.randrange(10),
+            num_frames=rng.randint(1, 40),
+            num_inference_steps=rng.randint(1, 5),
+            refine_steps=rng.randint(1, 4),
+            sampler=rng.choice(["euler", "heun"]),
+            class_label=rng.choice([None, *CLASSES]),
+            guidance_scale=rng.choice([1.0, 1.5, 3.0]),
+            stages=rng.choice(["coarse", "refined"]),
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("mix", range(20))
+def test_a_job_alone_equals_the_same_job_among_others(bundle: Bundle, oracle: Oracle, mix: int) -> None:
+    rng = random.Random(mix)
+    specs = some_specs(rng, rng.randint(2, 5))
+    runner = runner_for(bundle, largest=rng.choice([1, 2, 8, 32]))
+    facts: list[Fact] = []
+    for index, spec in enumerate(specs):
+        runner.admit(task(f"job-{index}", spec, submitted_at=rng.random()))
+        for _ in range(rng.randint(0, 6)):  # later jobs come when earlier ones are under way
+            facts.extend(runner.tick())
+    facts.extend(run_to_end(runner))
+    for index, spec in enumerate(specs):
+        assert_equal(results(facts, f"job-{index}"), oracle(spec))
+        assert sum(isinstance(f, TaskFinished) and f.job_id == f"job-{index}" for f in facts) == 1
+
+
+def test_rows_of_several_jobs_share_a_batch(bundle: Bundle) -> None:
+    runner = runner_for(bundle)
+    for index in range(2):
+        runner.admit(task(f"job-{index}", spec_of(seed=index)))
+    ticks = [fact for fact in run_to_end(runner) if isinstance(fact, TickRan)]
+    assert any(tick.jobs == 2 and tick.net == Stage.COARSE for tick in ticks)
+    assert any(tick.jobs == 2 and tick.net == Stage.REFINE for tick in ticks)
+    assert all(tick.rows <= tick.bucket <= 8 for tick in ticks)
+
+
+@pytest.mark.parametrize("kept", range(6))
+def test_an_interrupted_job_goes_on_to_the_same_pixels(bundle: Bundle, oracle: Oracle, kept: int) -> None:
+    spec = spec_of(num_frames=30)
+    wanted = oracle(spec)
+    runner = runner_for(bundle)
+    runner.admit(task("job", spec))
+    before: list[Fact] = []
+    while len(results(before, "job")) < kept:
+        before.extend(runner.tick())
+    done = results(before, "job")
+    grids = {key: result for key, result in done.items() if key.startswith(UnitKind.COARSE)}
+    again = runner_for(bundle)
+    again.admit(task("job", spec, finished=grids, done=frozenset(done)))
+    after = results(run_to_end(again), "job")
+    assert not done.keys() & after.keys(), "no finished unit is computed twice"
+    assert_equal(done | after, wanted)
+
+
+def test_a_job_with_nothing_left_only_finishes(bundle: Bundle, oracle: Oracle) -> None:
+    spec = spec_of()
+    every = oracle(spec)
+    runner = runner_for(bundle)
+    runner.admit(task("job", spec, done=frozenset(every), finished={}))
+    assert run_to_end(runner) == [TaskFinished("job", 1)]
+
+
+def test_a_suspect_runs_alone_until_a_unit_is_done(bundle: Bundle, oracle: Oracle) -> None:
+    runner = runner_for(bundle)
+    runner.admit(task("other", spec_of(seed=5)))
+    runner.admit(task("suspect", spec_of(), submitted_at=9.0, alone=RunAlone.UNTIL_UNIT))
+    facts: list[Fact] = []
+    while not results(facts, "suspect"):
+        facts.extend(runner.tick())
+    assert all(fact.jobs == 1 for fact in facts if isinstance(fact, TickRan))
+    assert not results(facts, "other")
+    facts.extend(run_to_end(runner))
+    assert_equal(results(facts, "other"), oracle(spec_of(seed=5)))
+
+
+class Poisoned(TorchEngine):
+    """Fails on every batch that holds a row whose low-resolution frame is all white."""
+
+    def run(self, batch: Rows) -> Tensor:
+        if bool((batch.x[:, 3:].amin((1, 2, 3)) == 1).any()):
+            raise RuntimeError("illegal instruction")
+        return super().run(batch)
+
+
+class Mute(TorchEngine):
+    """Answers NaN."""
+
+    def run(self, batch: Rows) -> Tensor:
+        return torch.full_like(super().run(batch), torch.nan)
+
+
+def test_a_job_that_breaks_its_batch_fails_alone(bundle: Bundle, oracle: Oracle) -> None:
+    engine = Poisoned(
+        bundle.net(Stage.REFINE), device=torch.device("cpu"), precision=Precision.FP32, buckets=(1, 2, 4, 8, 16, 32)
+    )
+    runner = runner_for(bundle, {Stage.REFINE: engine})
+    drawn = oracle(spec_of(num_frames=16))["coarse/0"]
+    grids = {"good": drawn, "bad": np.ones_like(drawn)}
+    for job_id, result in grids.items():
+        kept = {"coarse/0": result}
+        runner.admit(task(job_id, spec_of(num_frames=16), finished=kept, done=frozenset(kept)))
+    facts = run_to_end(runner)
+    failed = [fact for fact in facts if isinstance(fact, TaskFailed)]
+    assert [fact.job_id for fact in failed] == ["bad"]
+    assert "illegal instruction" in failed[0].error.message
+    assert_equal(results(facts, "good") | {"coarse/0": drawn}, oracle(spec_of(num_frames=16)))
+
+
+def test_values_that_are_not_finite_fail_the_job(bundle: Bundle) -> None:
+    engine = Mute(bundle.net(Stage.COARSE), device=torch.device("cpu"), precision=Precision.FP32, buckets=(1, 2, 4))
+    runner = runner_for(bundle, {Stage.COARSE: engine})
+    runner.admit(task("job", spec_of()))
+    facts = run_to_end(runner)
+    failed = [fact for fact in facts if isinstance(fact, TaskFailed)]
+    assert [type(fact.error) for fact in failed] == [NumericalError]
+    assert not results(facts, "job")
+
+
+@pytest.mark.parametrize("changes", [{"model": "other"}, {"class_label": "mud"}, {"sampler": "magic"}])
+def test_a_job_that_cannot_start_says_why_and_hurts_nobody(
+    bundle: Bundle, oracle: Oracle, changes: dict[str, object]
+) -> None:
+    runner = runner_for(bundle)
+    runner.admit(task("good", spec_of()))
+    runner.admit(task("bad", spec_of(**changes)))
+    facts = run_to_end(runner)
+    failed = [fact for fact in facts if isinstance(fact, TaskFailed)]
+    assert [fact.job_id for fact in failed] == ["bad"]
+    assert str(next(iter(changes.values()))) in failed[0].error.message
+    assert isinstance(failed[0].error, BundleUnavailable) or "sampler" in changes
+    assert_equal(results(facts, "good"), oracle(spec_of()))
+
+
+def test_a_dropped_job_leaves_no_trace(bundle: Bundle) -> None:
+    runner = runner_for(bundle)
+    runner.admit(task("job", spec_of()))
+    runner.tick()
+    runner.drop("job")
+    runner.drop("job")
+    assert not runner.has_work
+    assert runner.tick() == []
