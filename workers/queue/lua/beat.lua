@@ -8,7 +8,8 @@ redis.call('HSET', 'gridit:worker:' .. worker, unpack(ARGV, 6, 5 + n))
 redis.call('EXPIRE', 'gridit:worker:' .. worker, math.ceil(lease * 2))
 local known = redis.call('EXISTS', 'rq:worker:' .. worker)
 if known == 1 then
-  redis.call('HSET', 'rq:worker:' .. worker, 'last_heartbeat', iso)
+  redis.call('HSET', 'rq:worker:' .. worker, 'last_heartbeat', iso,
+    'state', #ARGV > 5 + n and 'busy' or 'idle')
   redis.call('EXPIRE', 'rq:worker:' .. worker, ttl)
 end
 redis.call('EXPIRE', 'rq:worker:' .. worker .. ':executions', ttl)

@@ -38,10 +38,14 @@ local function take(id, queue)
   redis.call('ZADD', 'rq:wip:' .. string.sub(queue, 10), '+inf', execution)
   redis.call('SADD', 'rq:worker:' .. worker .. ':executions', execution)
   redis.call('EXPIRE', 'rq:worker:' .. worker .. ':executions', ttl)
+  if redis.call('EXISTS', 'rq:worker:' .. worker) == 1 then
+    redis.call('HSET', 'rq:worker:' .. worker, 'state', 'busy')
+  end
   emit(id, 'video.started', cjson.encode({attempt = attempt}), stamp(now))
   return {id, redis.call('HGETALL', key), redis.call('HGETALL', key .. ':units')}
 end
 
+if redis.call('EXISTS', 'rq:suspended') == 1 then return {} end -- by `rq suspend`
 for _, queue in ipairs(KEYS) do
   local id = redis.call('LPOP', queue)
   while id do

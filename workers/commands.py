@@ -1,0 +1,60 @@
+"""`gridit worker`: one worker on its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workers.contracts import logs, settings
+from workers.contracts.settings import Settings
+from workers.tasks import Engine
+
+app = typer.Typer(help="Run jobs of the queue on this machine's device.", add_completion=False)
+
+
+@app.command()
+def worker(
+    name: Annotated[str | None, typer.Option(help="Its name in the queue; unique among living workers.")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="The queue.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the object store lies.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Jobs in hand at once.")] = None,
+) -> None:
+    """Claim jobs and run them until stopped (SIGTERM: finish or give back; once more: give back at once).
+
+    Everything else is set by GRIDIT_* variables.
+    """
+    chosen = settings.load(redis_url=redis_url, data_dir=data_dir, slots=slots)
+    logs.configure(level=chosen.log_level, format=chosen.log_format)
+    from workers import metrics
+    from workers.worker import Worker
+
+    metrics.export(chosen.metrics_port)
+    running = Worker(chosen, partial(load, chosen), name=name or default_name())
+    running.handle_signals()
+    try:
+        status = running.run()
+    finally:
+        metrics.retire()
+        if running.stuck:
+            os._exit(1)
+    raise typer.Exit(status)
+
+
+def load(chosen: Settings) -> Engine:
+    """The runner with this machine's bundles and engines; heavy imports happen here."""
+    from workers import runner
+
+    return runner.load(
+        chosen.bundles, engine=chosen.engine.value, precision=chosen.precision.value, threads=chosen.threads
+    )
+
+
+def default_name() -> str:
+    """Host and process, and a bit more: containers share host names and process numbers."""
+    return f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"

@@ -1,0 +1,168 @@
+"""The device thread: the only one that touches engines. It loads them, takes commands between ticks, runs ticks.
+
+Facts go out through a bounded queue, in order, so a device that is faster than disk and Redis waits for them. An error
+that escapes the runner is the device's (a lost GPU): the thread ends with it and the process must follow.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from queue import Empty, Queue, SimpleQueue
+
+from workers.contracts.catalogue import CatalogueEntry
+from workers.tasks import Engine, Fact, Task, TaskFailed, TaskFinished, TickRan
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 1.0
+LOADING_SECONDS = 900.0
+"""Budget of loading and warming up; after it the worker counts as stuck."""
+BATCHES = 10
+"""A tick may take so many times the measured batch time before the worker counts as stuck."""
+
+
+class Phase(StrEnum):
+    """What the device is at."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Why(StrEnum):
+    """Reason for taking a job off the device."""
+
+    CANCEL = "cancel"
+    DEADLINE = "deadline"
+    LOST = "lost"
+    GONE = "gone"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Take a job off."""
+
+    job_id: str
+    attempt: int
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """It is off; every fact about it came before this."""
+
+    job_id: str
+    attempt: int
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A claimed job is about to run; what earlier attempts persisted can be published."""
+
+    job_id: str
+    attempt: int
+
+
+Out = Fact | Dropped | Resumed
+
+
+class Device(threading.Thread):
+    """Runs an engine on a thread of its own, from `start` until `close` or its failure."""
+
+    def __init__(self, load: Callable[[], Engine], out: Queue[Out | None], *, lease_seconds: float) -> None:
+        """`load` makes the engine, on this thread; facts go to `out`."""
+        super().__init__(name="device", daemon=True)
+        self._load = load
+        self._out = out
+        self._lease = lease_seconds
+        self._inbox: SimpleQueue[Task | Drop | None] = SimpleQueue()
+        self._attempts: dict[str, int] = {}
+        self._batch_seconds = 0.0
+        self._since = time.monotonic()
+        self._busy = True
+        self.phase = Phase.LOADING
+        self.catalogue: Sequence[CatalogueEntry] = ()
+        self.progress_at: float | None = None
+        self.error: BaseException | None = None
+
+    def admit(self, task: Task) -> None:
+        """Hand a task over; any thread."""
+        self._inbox.put(task)
+
+    def drop(self, drop: Drop) -> None:
+        """Take a job off before the next tick; any thread. `Dropped` follows."""
+        self._inbox.put(drop)
+
+    def close(self) -> None:
+        """End the thread after the running tick; any thread."""
+        self._inbox.put(None)
+
+    def moves(self) -> bool:
+        """Whether it is idle, or a tick ended not too long ago."""
+        if self.phase is Phase.FAILED:
+            return False
+        limit = LOADING_SECONDS if self.phase is Phase.LOADING else max(self._lease, BATCHES * self._batch_seconds)
+        return not self._busy or time.monotonic() - self._since < limit
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            engine = self._load()
+            self.catalogue = tuple(engine.catalogue())
+            self.phase = Phase.READY
+            self._work(engine)
+            engine.close()
+        except BaseException as error:  # whatever it was, the worker must know
+            self.error = error
+            self.phase = Phase.FAILED
+            log.critical("device failed", exc_info=error, extra={"action": "device_failed"})
+
+    def _work(self, engine: Engine) -> None:
+        self._busy = False
+        while self._take_commands(engine):
+            if engine.has_work:
+                self._mark(busy=True)
+                self._tick(engine)
+
+    def _tick(self, engine: Engine) -> None:
+        facts = engine.tick()
+        self.progress_at = time.time()
+        for fact in facts:
+            match fact:
+                case TickRan():
+                    self._batch_seconds = max(fact.seconds, 0.9 * self._batch_seconds)
+                case TaskFinished() | TaskFailed():
+                    self._attempts.pop(fact.job_id, None)
+        self._mark(busy=False)  # waiting for the publisher is not the device's fault
+        for fact in facts:
+            self._out.put(fact)
+
+    def _take_commands(self, engine: Engine) -> bool:
+        """Do all that was asked; with nothing to run, wait for more. False: end."""
+        while True:
+            try:
+                command = self._inbox.get(block=not engine.has_work, timeout=IDLE_SECONDS)
+            except Empty:
+                return True
+            match command:
+                case None:
+                    return False
+                case Task(job_id, attempt):
+                    self._attempts[job_id] = attempt
+                    engine.admit(command)
+                case Drop(job_id, attempt, why):
+                    if self._attempts.get(job_id) == attempt:  # else a newer attempt is here already
+                        del self._attempts[job_id]
+                        engine.drop(job_id)
+                    self._out.put(Dropped(job_id, attempt, why))
+
+    def _mark(self, *, busy: bool) -> None:
+        self._since = time.monotonic()
+        self._busy = busy

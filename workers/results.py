@@ -1,0 +1,104 @@
+"""What of a job lies in the store: pictures, raw grids, the video; written there, and read back to resume.
+
+All below `jobs/<id>/`; names carry the content's hash, so a second attempt that makes the same writes the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.contracts.errors import StoreError
+from workers.contracts.job import Stage, StoredObject, UnitRecord
+from workers.queue.ledger import Claim
+from workers.storage import Store
+from workers.tasks import RunAlone, Task, UnitFinished
+
+log = logging.getLogger(__name__)
+
+STAGES = {"coarse": Stage.COARSE, "refine": Stage.REFINED}
+"""By kind of unit: the pictures it makes."""
+
+
+def tree(job_id: str) -> str:
+    """Everything of a job."""
+    return f"jobs/{job_id}"
+
+
+def raw_tree(job_id: str) -> str:
+    """Raw results, which go when the job ends."""
+    return f"jobs/{job_id}/results"
+
+
+def keep_unit(store: Store, fact: UnitFinished) -> UnitRecord:
+    """Write a unit's pictures and, for a grid, its raw result."""
+    stage = STAGES[fact.unit.kind.value]
+    stored = [
+        _keep_frame(store, fact.job_id, stage, index, frame)
+        for index, frame in zip(fact.unit.frames, fact.frames, strict=True)
+    ]
+    result = _keep_raw(store, fact) if stage is Stage.COARSE else None
+    return UnitRecord(stage=stage, start=fact.unit.frames.start, frames=tuple(stored), result=result)
+
+
+def keep_video(store: Store, job_id: str, frames: Sequence[StoredObject], *, fps: int) -> StoredObject:
+    """Encode stored pictures, in order, and write the video."""
+    from models.media import mp4
+
+    data = mp4.encode(_pictures(store, frames), fps=fps)
+    path = f"{tree(job_id)}/video-{_short(data)}.mp4"
+    return store.put(path, data, media_type=mp4.MEDIA_TYPE, width=frames[0].width, height=frames[0].height)
+
+
+def task_of(claim: Claim, store: Store) -> Task:
+    """A claimed job for the runner: what is persisted is done, less the grids that cannot be read any more."""
+    finished: dict[str, NDArray[np.float32]] = {}
+    damaged: set[str] = set()
+    for key, record in claim.units.items():
+        if record.result is not None:
+            try:
+                finished[key] = np.load(io.BytesIO(store.read(record.result)), allow_pickle=False)
+            except (StoreError, ValueError) as error:
+                damaged.add(key)
+                log.warning("result lost", extra={"action": "result_lost", "job_id": claim.job.id, "error": str(error)})
+    return Task(
+        job_id=claim.job.id,
+        attempt=claim.job.attempt,
+        spec=claim.job.spec,
+        submitted_at=claim.job.created_at,
+        finished=finished,
+        done=frozenset(claim.units) - damaged,
+        alone=RunAlone.UNTIL_UNIT if claim.job.suspect else RunAlone.NO,
+    )
+
+
+def _keep_frame(store: Store, job_id: str, stage: Stage, index: int, frame: NDArray[np.uint8]) -> StoredObject:
+    from models.media import png
+
+    data = png.encode(frame)
+    path = f"{tree(job_id)}/{stage.value}/{index:04d}-{_short(data)}.png"
+    return store.put(path, data, media_type=png.MEDIA_TYPE, width=frame.shape[1], height=frame.shape[0])
+
+
+def _keep_raw(store: Store, fact: UnitFinished) -> StoredObject:
+    buffer = io.BytesIO()
+    np.save(buffer, fact.result.astype(np.float32, copy=False), allow_pickle=False)
+    name = fact.unit.key.replace("/", "-")
+    path = f"{raw_tree(fact.job_id)}/{name}-{_short(buffer.getvalue())}.npy"
+    return store.put(path, buffer.getvalue(), media_type="application/x-npy")
+
+
+def _pictures(store: Store, frames: Sequence[StoredObject]) -> Iterator[NDArray[np.uint8]]:
+    from models.media import png
+
+    for stored in frames:
+        yield png.decode(store.read(stored))
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
