@@ -15,6 +15,8 @@ import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+from prometheus_client.multiprocess import mark_process_dead
+
 from workers import embedded
 from workers.contracts.catalogue import WorkerState
 from workers.contracts.errors import GriditError
@@ -54,6 +56,7 @@ class Machine:
         self.where = where
         self.workers = tuple(f"{WORKER}-{number}" for number in range(1, workers + 1))
         self.children = Children()
+        self._metrics = directory.path / "metrics"
         self.stops = 0
         """How often somebody asked to stop."""
 
@@ -112,9 +115,8 @@ class Machine:
 
     def _environment(self, url: str) -> dict[str, str]:
         """What API and workers are told; everything else they read from the environment this process has."""
-        metrics = self.directory.path / "metrics"
-        shutil.rmtree(metrics, ignore_errors=True)
-        metrics.mkdir()
+        shutil.rmtree(self._metrics, ignore_errors=True)
+        self._metrics.mkdir()
         threads = self.settings.threads or max(1, (os.cpu_count() or 1) // len(self.workers))
         return {
             "GRIDIT_REDIS_URL": url,
@@ -123,7 +125,7 @@ class Machine:
             "GRIDIT_PORT": str(self.where.port),
             "GRIDIT_LOG_LEVEL": self.settings.log_level.value,
             "GRIDIT_THREADS": str(threads),
-            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics),
             "PYTHONPATH": os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH")))),
         }
 
@@ -139,8 +141,11 @@ class Machine:
             self.directory.record(children=tuple(self.children.processes()))
         for fact in facts:
             yield fact
-            if isinstance(fact, Died) and fact.name in self.workers:
-                yield from self._release(fact.instance, url=url)
+            if isinstance(fact, Died):
+                # Else its gauges would be counted among the living for ever.
+                mark_process_dead(fact.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+                if fact.name in self.workers:
+                    yield from self._release(fact.instance, url=url)
 
     def _starting_turn(self, url: str, *, wake: Wake) -> Iterator[Fact]:
         for fact in self._turn(url, wake=wake, timeout=LOOK_SECONDS):
