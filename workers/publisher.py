@@ -56,6 +56,7 @@ class Publisher(threading.Thread):
             log.critical("publisher failed", exc_info=error, extra={"action": "publisher_failed"})
 
     def _work(self) -> None:
+        results.warm()
         while (fact := self._inbox.get()) is not None:
             if isinstance(fact, TickRan):
                 report(fact)
@@ -63,7 +64,7 @@ class Publisher(threading.Thread):
                 with self._blame(holding):
                     self._take(holding, fact)
             elif isinstance(fact, Dropped) and fact.why is Why.GONE:
-                self._delete(results.tree(fact.job_id))
+                self._delete_files(results.tree(fact.job_id))
         self._encoder.shutdown(wait=True)
 
     def _take(self, holding: Holding, fact: Resumed | UnitFinished | TaskFinished | TaskFailed | Dropped) -> None:
@@ -141,13 +142,13 @@ class Publisher(threading.Thread):
         if isinstance(ended, Verdict):
             self._leave(holding, ended.value)
             return
-        self._delete(results.raw_tree(job.id))
+        self._delete_files(results.raw_tree(job.id))
         report(Ended(ended))
         self._forget(holding)
 
     def _leave(self, holding: Holding, why: str) -> None:
         if why == Verdict.GONE:
-            self._delete(results.tree(holding.job.id))
+            self._delete_files(results.tree(holding.job.id))
         report(Left(holding.job.id, holding.job.attempt, why))
         self._forget(holding)
 
@@ -163,7 +164,7 @@ class Publisher(threading.Thread):
         self._holdings.remove(holding.job.id)
         self._mailbox.put(Wake())
 
-    def _delete(self, prefix: str) -> None:
+    def _delete_files(self, prefix: str) -> None:
         try:
             self._store.delete_tree(prefix)
         except StoreError as error:

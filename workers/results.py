@@ -25,6 +25,14 @@ STAGES = {"coarse": Stage.COARSE, "refine": Stage.REFINED}
 """By kind of unit: the pictures it makes."""
 
 
+def warm() -> None:
+    """Load the encoders, so that the first frame does not wait for them."""
+    from models.media import mp4, png
+
+    blank = np.zeros((16, 16, 3), np.uint8)
+    mp4.encode([png.decode(png.encode(blank))], fps=1)
+
+
 def tree(job_id: str) -> str:
     """Everything of a job."""
     return f"jobs/{job_id}"

@@ -22,7 +22,7 @@ class Sweeper:
     def __init__(
         self, ledger: Ledger, store: Store, *, contact: Contact, lease_seconds: float, beat_seconds: float
     ) -> None:
-        """`contact` is this worker's own: after an outage all leases have ended, which says nothing of their workers."""
+        """`contact` is this worker's own: after an outage every lease has ended, and its worker may well live."""
         self._ledger = ledger
         self._store = store
         self._contact = contact

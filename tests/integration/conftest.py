@@ -53,11 +53,11 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def redis_url(shared_server: Server) -> Iterator[str]:
+def redis_url(shared_server: Server) -> str:
     """An empty database."""
     with redis.Redis.from_url(shared_server.url) as client:
         client.flushall()
-    yield shared_server.url
+    return shared_server.url
 
 
 @pytest.fixture

@@ -42,4 +42,4 @@ def rq_hash(job_id: str, spec: JobSpec, *, keep_seconds: int) -> dict[str, str |
     )
     job.enqueued_at = now()
     fields = {name: value for name, value in job.to_dict().items() if value is not None}
-    return {name: value if isinstance(value, bytes) else str(value) for name, value in fields.items()}
+    return {name: value if isinstance(value, (bytes, str)) else str(value) for name, value in fields.items()}
