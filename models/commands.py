@@ -1,0 +1,105 @@
+"""`gridit train`, `gridit sample` and `gridit evaluate`: models at work without any service."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from models.train.recipe import Recipe
+
+app = typer.Typer(no_args_is_help=True, help="Train, sample and measure bundles.")
+_console = Console(stderr=True)
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Argument(help="Which recipe: demo-coarse or demo-refine.")],
+    runs: Annotated[Path, typer.Option(help="Where runs are kept, each in a folder of its own.")] = Path("runs"),
+    steps: Annotated[int | None, typer.Option(min=0, help="Stop after so many more steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    finish: Annotated[
+        int | None, typer.Option(min=1, help="Let the learning rate fall to zero from here on, over so many steps.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads; they change no bit of the result.")] = 2,
+    bundle: Annotated[
+        Path | None, typer.Option(help="When done, write the nets of both runs there (with --steps 0: at once).")
+    ] = None,
+) -> None:
+    """Train one net of a bundle, or go on where its run was left."""
+    import torch
+
+    from models.train.batches import load
+    from models.train.session import Budget, Session
+
+    torch.set_num_threads(1)  # the loop has threads of its own, one for each part of a batch
+    recipe = _recipe(preset)
+    session = Session(runs / recipe.name)
+    training = session.open(recipe)
+    if finish is not None:
+        training.plan = training.plan.finish(training.step, within=finish)
+    budget = Budget(steps=steps, minutes=minutes)
+    if not budget.is_spent(done=0):
+        data = load(recipe, runs / "clips")
+        with _asked_to_stop() as asked, _progress() as progress:
+            bar = progress.add_task(recipe.name, total=training.plan.steps, completed=training.step, loss=float("nan"))
+            first, advancing = training.step, session.advance(training, data=data, threads=threads)
+            for step in advancing:
+                progress.update(bar, completed=step.step, loss=step.loss)
+                if asked.is_set() or budget.is_spent(done=step.step - first):
+                    break
+            advancing.close()
+    _console.print(f"{session.folder}: {training.step} of {training.plan.steps} steps done")
+    if bundle is not None:
+        _assemble(runs, preset, bundle)
+
+
+def _recipe(preset: str) -> Recipe:
+    from models.train.recipe import PRESETS
+
+    if preset not in PRESETS:
+        raise typer.BadParameter(f"{preset!r} is unknown; there are: {', '.join(PRESETS)}", param_hint="preset")
+    return PRESETS[preset]
+
+
+def _assemble(runs: Path, preset: str, path: Path) -> None:
+    """Both runs of the family that `preset` belongs to (demo-coarse, demo-refine) become the bundle `demo`."""
+    from models.spec import Stage
+    from models.train.assemble import assemble
+    from models.train.session import Session
+
+    family = preset.rsplit("-", 1)[0]
+    trainings = {stage: Session(runs / f"{family}-{stage}").reopen() for stage in Stage}
+    written = assemble(trainings, path, name=family)
+    _console.print(f"{path}: bundle {written.spec.name}, hash {written.hash[:12]}")
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Set by the first interrupt or request to end, so that a step in progress is finished and saved."""
+    asked = threading.Event()
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeRemainingColumn(),
+        console=_console,
+    )
