@@ -1,8 +1,7 @@
 """A small twin of the runner: the same seam and laws, tiny pictures, no weights, a sleep per batch.
 
 Frames follow from (seed, unit) and, for refined ones, from the grid they refine, so a wrong resume shows in the bytes.
-Run as a program it is a worker process: `python -m tests.twins --help`. Each unit it finishes is noted in a file, so a
-test can tell what was computed twice.
+Each unit it finishes is noted in a file, so a test can tell what was computed twice.
 """
 
 from __future__ import annotations
@@ -166,20 +165,30 @@ class TwinRunner:
         return [TaskFinished(run.task.job_id, run.task.attempt)]
 
 
+def work(
+    name: str, *, redis_url: str, data_dir: Path, tick_seconds: float = 0.02, noted: Path | None = None, **more: object
+) -> None:
+    """A worker process around the twin; `more` are fields of Settings."""
+    from workers.contracts import logs, settings
+    from workers.worker import Worker
+
+    chosen = settings.load(redis_url=redis_url, data_dir=data_dir, **more)
+    logs.configure(level=chosen.log_level, format=chosen.log_format)
+    worker = Worker(chosen, partial(TwinRunner, tick_seconds=tick_seconds, noted=noted), name=name)
+    worker.handle_signals()
+    sys.exit(worker.run())
+
+
 def main(
     name: Annotated[str, typer.Option()],
     tick: Annotated[float, typer.Option(help="Seconds of a batch.")] = 0.02,
     noted: Annotated[Path | None, typer.Option(help="Where finished units are noted.")] = None,
 ) -> None:
     """A worker process around the twin; the rest is set by GRIDIT_* variables."""
-    from workers.contracts import logs, settings
-    from workers.worker import Worker
+    from workers.contracts import settings
 
     chosen = settings.load()
-    logs.configure(level=chosen.log_level, format=chosen.log_format)
-    worker = Worker(chosen, partial(TwinRunner, tick_seconds=tick, noted=noted), name=name)
-    worker.handle_signals()
-    sys.exit(worker.run())
+    work(name, redis_url=chosen.redis_url, data_dir=chosen.data_dir, tick_seconds=tick, noted=noted)
 
 
 if __name__ == "__main__":

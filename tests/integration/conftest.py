@@ -1,15 +1,18 @@
-"""A real Redis-compatible server on a socket of its own, with its append-only file on."""
+"""A real Redis-compatible server on a socket of its own, with its append-only file on, and real worker processes."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 import redis
 
+from tests import twins
 from workers import embedded
 from workers.queue.client import JobQueue
 
@@ -73,3 +76,43 @@ async def queue(redis_url: str) -> AsyncIterator[JobQueue]:
     queue = JobQueue.connect(redis_url)
     yield queue
     await queue.close()
+
+
+class Workers:
+    """Worker processes around the twin, on one store; none outlives the test."""
+
+    def __init__(self, redis_url: str, directory: Path) -> None:
+        self.redis_url = redis_url
+        self.data_dir = directory / "data"
+        self._noted = directory / "noted"
+        self._processes: list[ForkServerProcess] = []
+        self._context = multiprocessing.get_context("forkserver")
+        # Heavy imports once: a process of ours is quick to start and still no copy of this one.
+        self._context.set_forkserver_preload(["tests.twins", "workers.worker", "models.media.png", "models.media.mp4"])
+
+    def start(self, name: str, *, tick_seconds: float = 0.02, **settings: object) -> ForkServerProcess:
+        """A worker process; `settings` are fields of Settings."""
+        more = {"log_level": "error", "redis_url": self.redis_url, "data_dir": self.data_dir} | settings
+        arguments = {"tick_seconds": tick_seconds, "noted": self._noted} | more
+        process = self._context.Process(target=twins.work, args=(name,), kwargs=arguments)
+        process.start()
+        self._processes.append(process)
+        return process
+
+    def units(self, job_id: str) -> list[str]:
+        """Units of a job that were computed, by whichever worker, in order."""
+        lines = self._noted.read_text().splitlines() if self._noted.exists() else []
+        return [line.split()[2] for line in lines if line.startswith(job_id)]
+
+    def kill_all(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+
+@pytest.fixture
+def workers(redis_url: str, tmp_path: Path) -> Iterator[Workers]:
+    """Starts worker processes."""
+    workers = Workers(redis_url, tmp_path)
+    yield workers
+    workers.kill_all()

@@ -29,6 +29,7 @@ if waiting >= tonumber(bound) then return {'full', waiting} end
 
 n = tonumber(n)
 local now = clock()
+redis.call('DEL', job_key(id) .. ':events') -- of a deleted job that had this id
 redis.call('HSET', job_key(id), unpack(ARGV, 8, 7 + n))
 redis.call('HSET', job_key(id), 'created_at', stamp(now), 'body_digest', cjson.encode(digest))
 redis.call('ZADD', 'gridit:jobs', now, id)
