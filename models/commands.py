@@ -1,4 +1,4 @@
-"""`gridit train`, `gridit sample` and `gridit evaluate`: models at work without any service."""
+"""`gridit train`, `gridit sample`, `gridit evaluate` and `gridit compile`: models at work without any service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -62,6 +62,40 @@ def train(
         _assemble(runs, preset, bundle)
 
 
+@app.command(name="compile")
+def compile_(
+    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle, e.g. models/bundles/demo.")],
+    engine: Annotated[Literal["tensorrt"], typer.Option(help="The engine to compile for.")] = "tensorrt",
+    target: Annotated[
+        str, typer.Option(help="GPUs to build for, such as sm89 or sm86,sm89; current: this machine's.")
+    ] = "current",
+    precision: Annotated[Literal["fp16", "bf16"], typer.Option(help="What the nets compute in.")] = "bf16",
+    buckets: Annotated[str, typer.Option(help="Batch sizes to run.")] = "1,2,4,8,16,32",
+    profiles: Annotated[
+        Literal["per-bucket", "one"], typer.Option(help="Tune each batch size by itself, or one range of them.")
+    ] = "per-bucket",
+    on_damage: Annotated[
+        Literal["refuse", "rebuild"], typer.Option(help="What to do about a cached plan that was changed.")
+    ] = "refuse",
+) -> None:
+    """Build TensorRT plans of both nets of a bundle into the engine cache (GRIDIT_ENGINE_CACHE)."""
+    from models import compile as compiling
+    from models.build import OnDamage, Profiles
+    from models.engines import Precision
+
+    with compiling.told():
+        facts = compiling.compile_bundle(
+            bundle,
+            engine=engine,
+            targets=compiling.targets_of(target),
+            precision=Precision(precision),
+            buckets=compiling.buckets_of(buckets),
+            profiles=Profiles(profiles),
+            on_damage=OnDamage(on_damage),
+        )
+        compiling.show(facts, console=Console())
+
+
 def _recipe(preset: str) -> Recipe:
     from models.train.recipe import PRESETS
 
@@ -103,3 +137,48 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=_console,
     )
+
+
+@app.command()
+def sample(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's directory; the one that ships if left out.")] = DEMO,
+    label: Annotated[str | None, typer.Option("--class", help="What to draw; none: whatever comes.")] = None,
+    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames to draw.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for frames and video.")] = Path("out"),
+    coarse_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    refine_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=1)] = None,
+    sampler: Annotated[str | None, typer.Option(help="euler or heun.")] = None,
+) -> None:
+    """Draw one sequence without any service: PNG frames of both stages and an MP4."""
+    from dataclasses import replace
+
+    from models import alone, drawing
+    from models import bundle as bundles
+    from models.media import mp4, to_uint8
+    from models.spec import Stage
+
+    loaded = bundles.load(bundle)
+    spec = loaded.spec
+    wishes = {
+        "num_frames": num_frames,
+        "coarse_steps": coarse_steps,
+        "refine_steps": refine_steps,
+        "guidance_scale": guidance_scale,
+        "sampler": sampler,
+    }
+    request = drawing.default_request(spec, seed=seed, label=_label(spec.classes, label))
+    request = replace(request, **{name: wish for name, wish in wishes.items() if wish is not None})
+    _refuse_too_much(spec, request)
+    made: dict[Stage, list[Frames]] = {stage: [] for stage in Stage}
+    with _progress() as progress:
+        bars = {stage: progress.add_task(stage, total=request.num_frames) for stage in Stage}
+        for stage, which, frames in alone.frames(spec, request, nets=alone.evaluators(loaded)):
+            made[stage].append(to_uint8(frames))
+            _write_frames(out / stage, made[stage][-1], first=which.start)
+            progress.advance(bars[stage], len(which))
+    (out / "video.mp4").write_bytes(
+        mp4.encode((frame for part in made[Stage.REFINE] for frame in part), fps=spec.defaults.fps)
+    )
+    _console.print(f"{out}: {request.num_frames} frames of each stage, video.mp4")

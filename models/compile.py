@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from click import ClickException
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from models import bundle, flavours
-from models.build import Compiled, OnDamage, Outcome, Profiles, compile_net, order
-from models.engine_cache import EngineCache, Record
-from models.engines import BUCKETS, Precision
+from models.build import BuildFailed, Compiled, OnDamage, Outcome, Profiles, compile_net, order
+from models.engine_cache import EngineCache, PlanDamaged, Record
+from models.engines import BUCKETS, EngineUnavailable, Precision
 from models.flavours import CURRENT
 
 COMPILED = "tensorrt"
@@ -99,6 +101,24 @@ def targets_of(text: str) -> tuple[str, ...]:
     if not parts:
         raise ValueError(f"no target in {text!r}; name capabilities such as sm89, or {CURRENT}")
     return parts
+
+
+def buckets_of(text: str) -> tuple[int, ...]:
+    """`1,2,8` -> its numbers, ascending. ValueError if they are not batch sizes."""
+    sizes = sorted({int(part) for part in text.split(",")})
+    if sizes[0] < 1:
+        raise ValueError(f"{sizes[0]} is no batch size")
+    return tuple(sizes)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn what a user can mend into the one line of a command that failed."""
+    try:
+        yield
+    except (ValueError, EngineUnavailable, PlanDamaged, BuildFailed) as error:
+        hint = "; --on-damage rebuild makes it again" if isinstance(error, PlanDamaged) else ""
+        raise ClickException(f"{error}{hint}") from error
 
 
 def _table(done: Sequence[Done]) -> Table:

@@ -29,6 +29,9 @@ CURRENT = "current"
 _NO_KERNEL = {"shape_call", "wait", "signal"}
 """Types of listed layers that launch nothing."""
 
+_FUSED_ATTENTION = re.compile(r"_\w*mha")
+"""Names such as `_gemm_mha_v2_myl0_5`: the compiler's own, which begin with an underscore, not the graph's."""
+
 
 class Flavour(Protocol):
     """What differs between the flavours, and the module that both offer."""
@@ -79,7 +82,7 @@ def count(listing: str) -> Kernels:
     """Read a listing in TensorRT's one-line format, as the log and the inspector print it."""
     layers = re.findall(r"^Name: (.*?), LayerType: (\w+)", listing, flags=re.MULTILINE)
     types = Counter(kind for _, kind in layers)
-    fused = sum("mha" in name for name, _ in layers)
+    fused = sum(kind == "kgen" and _FUSED_ATTENTION.match(name) is not None for name, kind in layers)
     return Kernels(len(layers) - sum(types[kind] for kind in _NO_KERNEL), fused)
 
 
