@@ -37,7 +37,7 @@ def run(
     spec: BundleSpec, request: Request, *, nets: Mapping[Stage, Evaluator], noise: NoiseSource | None = None
 ) -> Iterator[tuple[Unit, Tensor]]:
     """Each unit of the plan with its result, as they are made; `noise` defaults to the request's seed."""
-    source = philox(request.seed) if noise is None else noise
+    source = philox(request.seed, device=nets[Stage.COARSE].engine.device) if noise is None else noise
     results: dict[str, Tensor] = {}
     for unit in plan(spec, request):
         result = drive(start(unit, spec=spec, request=request, results=results, noise=source), nets)

@@ -28,18 +28,18 @@ class NoiseKey:
 
 
 NoiseSource = Callable[[NoiseKey], Tensor]
-"""A key -> standard normal float32 of the key's shape."""
+"""A key -> standard normal float32 of the key's shape, on the device that the unit is to work on."""
 
 
-def philox(seed: int) -> NoiseSource:
-    """The product's own noise: independent streams under one 64-bit seed."""
+def philox(seed: int, *, device: torch.device | None = None) -> NoiseSource:
+    """The product's own noise: independent streams under one 64-bit seed, drawn on the CPU, handed out on `device`."""
 
     def draw(key: NoiseKey) -> Tensor:
         stream = int.from_bytes(hashlib.sha256(key.stream.encode()).digest()[:8], "little")
         bits = np.random.Philox(key=[seed % 2**64, stream], counter=[0, 0, 0, key.step])
         count = int(np.prod(key.shape))
         raw = bits.random_raw(2 * -(-count // 2))
-        return torch.from_numpy(_box_muller(raw)[:count].astype(np.float32).reshape(key.shape))
+        return torch.from_numpy(_box_muller(raw)[:count].astype(np.float32).reshape(key.shape)).to(device)
 
     return draw
 

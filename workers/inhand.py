@@ -19,8 +19,8 @@ from models.spec import Stage
 from models.units import Evaluate, UnitRun
 from workers.contracts import job as contract
 from workers.contracts.errors import BundleUnavailable
-from workers.tasks import RunAlone, Task
 from workers.scheduler import Net, Waiting
+from workers.tasks import RunAlone, Task
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class UnitInHand:
 class JobInHand:
     """A job's plan less what is done, and its started units."""
 
-    def __init__(self, task: Task, bundle: Bundle) -> None:
+    def __init__(self, task: Task, bundle: Bundle, *, device: torch.device) -> None:
         """JobFailure if the bundle cannot do what the job asks."""
         self.task, self.bundle, self.alone = task, bundle, task.alone
         self.net = {stage: Net(bundle.spec.name, stage) for stage in Stage}
@@ -55,9 +55,9 @@ class JobInHand:
         every = plan(bundle.spec, self.request)
         self.place = {unit.key: index for index, unit in enumerate(every)}
         self.todo = [unit for unit in every if unit.key not in task.done]
-        self.results = {key: torch.from_numpy(result) for key, result in task.finished.items()}
+        self.results = {key: torch.from_numpy(result).to(device) for key, result in task.finished.items()}
         self.running: dict[str, UnitInHand] = {}
-        self.noise: NoiseSource = philox(task.spec.seed)
+        self.noise: NoiseSource = philox(task.spec.seed, device=device)
 
     def start_ready(self) -> None:
         """Start every unit whose requirements are kept."""

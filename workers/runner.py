@@ -25,9 +25,9 @@ from models.spec import Stage
 from models.units import Evaluate
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
 from workers.contracts.errors import BundleUnavailable, JobFailure, NumericalError
-from workers.tasks import Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
 from workers.inhand import JobInHand, UnitInHand
 from workers.scheduler import Net, Slice, Tick, Waiting, choose
+from workers.tasks import Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
 
 
 class Runner:
@@ -59,7 +59,7 @@ class Runner:
     def admit(self, task: Task) -> None:
         """Take a job in; what is wrong with it comes as a fact of the next tick."""
         try:
-            run = JobInHand(task, self._bundle(task.spec.model))
+            run = self._in_hand(task)
             self._jobs[task.job_id] = run
             self._advance(run)
         except Exception as error:  # noqa: BLE001 - one job's fault ends that job alone
@@ -159,10 +159,11 @@ class Runner:
             self._jobs.pop(run.task.job_id, None)
             self._undelivered.append(TaskFinished(run.task.job_id, run.task.attempt))
 
-    def _bundle(self, name: str) -> Bundle:
+    def _in_hand(self, task: Task) -> JobInHand:
+        name = task.spec.model
         if name not in self._bundles:
             raise BundleUnavailable(f"model {name!r} is not served by this worker, only {sorted(self._bundles)}")
-        return self._bundles[name]
+        return JobInHand(task, self._bundles[name], device=self._nets[Net(name, Stage.COARSE)].engine.device)
 
 
 def load(paths: Sequence[Path], *, engine: str = "auto", precision: str = "auto", threads: int | None = None) -> Runner:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.grid import unpack
-from models.noise import philox
+from models.noise import NoiseSource, philox
 from models.plan import Request, Unit, UnitKind, plan
 from models.spec import BundleSpec, KnownRows
 from models.units import Evaluate, coarse_frames, start
@@ -30,10 +30,16 @@ def half(evaluation: Evaluate) -> Tensor:
 
 
 def run(
-    unit: Unit, spec: BundleSpec, wanted: Request, results: dict[str, Tensor], net: Net = half
+    unit: Unit,
+    spec: BundleSpec,
+    wanted: Request,
+    results: dict[str, Tensor],
+    net: Net = half,
+    noise: NoiseSource | None = None,
 ) -> tuple[Tensor, list[Evaluate]]:
     """The unit's result and every evaluation it asked for."""
-    generator = start(unit, spec=spec, request=wanted, results=results, noise=philox(wanted.seed))
+    source = noise or philox(wanted.seed)
+    generator = start(unit, spec=spec, request=wanted, results=results, noise=source)
     asked = [next(generator)]
     while True:
         try:
@@ -140,6 +146,18 @@ def test_refinement_sees_the_frame_it_refines() -> None:
     _, asked = run(unit, spec, wanted, {"coarse/0": packed})
     low = asked[0].x[:, 3:]
     assert torch.allclose(low.mean((1, 2, 3)), torch.linspace(-1, 1, 16), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", list(KnownRows))
+def test_a_unit_stays_on_its_device(mode: KnownRows) -> None:
+    """On the meta device, where reading a value back or mixing devices is an error."""
+    spec, wanted, device = tiny_spec(known_rows=mode), request(num_frames=20), torch.device("meta")
+    results: dict[str, Tensor] = {}
+    for unit in plan(spec, wanted):
+        noise = philox(0, device=device)
+        results[unit.key], asked = run(unit, spec, wanted, results, lambda one: one.x[:, :3], noise)
+        assert results[unit.key].is_meta
+        assert all(evaluation.x.is_meta for evaluation in asked)
 
 
 def test_the_seed_decides() -> None:
