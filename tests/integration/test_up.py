@@ -18,7 +18,8 @@ from tests.tiny import tiny_bundle
 from workers.contracts.event import EventType
 from workers.contracts.job import JobStatus
 
-LONG: dict[str, Any] = {"prompt": "sky", "num_frames": 256, "num_inference_steps": 50, "seed": 3}
+FRAMES = 128
+LONG: dict[str, Any] = {"prompt": "sky", "num_frames": FRAMES, "num_inference_steps": 30, "seed": 3}
 """A job of the tiny bundle that takes a few seconds."""
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
@@ -105,7 +106,7 @@ def test_a_killed_worker_is_replaced_and_its_job_goes_on(shared: Up) -> None:
         shared.read_until(rf"worker-1 ended.*process {worker}, status -9")
         shared.read_until(r"1 job of worker-1-\S+ back in the queue")
         shared.read_until(r"worker-1 runs again")
-        check_whole(list(client.events(video.id)), 256)
+        check_whole(list(client.events(video.id)), FRAMES)
         assert (client.get(video.id).model_extra or {})["attempt"] == 2
     assert shared.pid("worker-1") != worker
 
@@ -119,7 +120,7 @@ def test_a_killed_api_or_server_is_replaced_under_a_running_job(shared: Up, name
             events.append(event)
             if len(frames_of(events)) == 20 and event.type is EventType.FRAME:
                 os.kill(shared.pid(name), signal.SIGKILL)
-        check_whole(events, 256)
+        check_whole(events, FRAMES)
     shared.read_until(rf"{name} runs again")
 
 
@@ -132,10 +133,12 @@ def test_after_a_kill_nothing_is_left_and_the_next_one_takes_over(bundle: str, t
         assert wait_for(lambda: not processes_of(tmp_path), seconds=2.0), processes_of(tmp_path)
         assert time.monotonic() - start < 2.0
     with up(tmp_path, GRIDIT_BUNDLES=bundle) as second, second.client() as client:
-        check_whole(list(client.events(video.id)), 256)
+        check_whole(list(client.events(video.id)), FRAMES)
 
 
-def test_ctrl_c_stops_all_of_it_and_the_next_one_finds_its_jobs(bundle: str, tmp_path: Path) -> None:
+def test_ctrl_c_or_the_end_of_its_input_stop_all_of_it_and_the_next_one_finds_its_jobs(
+    bundle: str, tmp_path: Path
+) -> None:
     settings = {"GRIDIT_BUNDLES": bundle, "GRIDIT_DRAIN_SECONDS": "0.2"}
     with up(tmp_path, **settings) as first, first.client() as client:
         done = client.submit(prompt="sky", num_frames=4)
@@ -145,17 +148,11 @@ def test_ctrl_c_stops_all_of_it_and_the_next_one_finds_its_jobs(bundle: str, tmp
         assert first.stop() == 0
         assert first.said[-1] == "stopped"
         assert not processes_of(tmp_path)
-    with up(tmp_path, **settings) as second, second.client() as client:
-        check_whole(list(client.events(unfinished.id)), 256)
+    with up(tmp_path, "--stop-with-stdin", **settings) as second, second.client() as client:
+        check_whole(list(client.events(unfinished.id)), FRAMES)
         assert client.get(done.id).status is JobStatus.COMPLETED
         assert client.frame(done.id, 3).startswith(b"\x89PNG")
-        assert second.stop(signal.SIGTERM) == 0
-
-
-def test_it_stops_with_its_standard_input_if_so_asked(bundle: str, tmp_path: Path) -> None:
-    with up(tmp_path, "--stop-with-stdin", GRIDIT_BUNDLES=bundle) as running:
-        assert running.process.stdin is not None
-        running.process.stdin.close()
-        running.process.stdin = None
-        assert running.process.wait(20) == 0
+        assert second.process.stdin is not None
+        second.process.stdin.close()
+        assert second.process.wait(20) == 0
         assert not processes_of(tmp_path)

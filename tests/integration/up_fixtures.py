@@ -80,6 +80,7 @@ def up(data_dir: Path, *options: str, **environment: str) -> Iterator[Up]:
         running = Up(process, data_dir)
         try:
             running.url = running.read_until(r"ready in [\d.]+ s at (\S+)")[1]
+            running.read_until("Ctrl-C stops")
             yield running
         finally:
             process.kill()

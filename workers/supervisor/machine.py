@@ -34,10 +34,14 @@ SERVER, API, WORKER = "server", "api", "worker"
 GRIDIT = (sys.executable, "-P", "-m", "service.cli")
 HOME = Path(__file__).resolve().parents[2]
 """Where the packages lie; `-P` keeps a directory of the user's with such a name from being taken for them."""
+ERROR = "error: "
+"""How a command of ours begins its last line."""
 ORPHAN_PATIENCE = 3.0
 PATIENCE = 5.0
 START_SECONDS = 30.0
 LOOK_SECONDS = 0.05
+ASK_SECONDS = 0.2
+"""Between two looks whether the service is warm."""
 IDLE_SECONDS = 5.0
 
 
@@ -88,7 +92,7 @@ class Machine:
         self.children.add(server_spec(launch, logs=self.directory.path / "logs"))
         deadline = time.monotonic() + START_SECONDS
         while not self.stops and not embedded.answers(launch.endpoint.url):
-            yield from self._starting_turn(launch.endpoint.url, wake=wake)
+            yield from self._starting_turn(launch.endpoint.url, wake=wake, timeout=LOOK_SECONDS)
             if time.monotonic() > deadline:
                 raise StartFailed(f"the embedded server did not answer within {START_SECONDS:g} s")
         for left in self.directory.left_behind:
@@ -98,7 +102,7 @@ class Machine:
         for spec in self._specs(url):
             self.children.add(spec)
         while not self.stops and not self._warm():
-            yield from self._starting_turn(url, wake=wake)
+            yield from self._starting_turn(url, wake=wake, timeout=ASK_SECONDS)
 
     def _specs(self, url: str) -> Iterator[ChildSpec]:
         logs = self.directory.path / "logs"
@@ -147,12 +151,19 @@ class Machine:
                 if fact.name in self.workers:
                     yield from self._release(fact.instance, url=url)
 
-    def _starting_turn(self, url: str, *, wake: Wake) -> Iterator[Fact]:
-        for fact in self._turn(url, wake=wake, timeout=LOOK_SECONDS):
+    def _starting_turn(self, url: str, *, wake: Wake, timeout: float) -> Iterator[Fact]:
+        for fact in self._turn(url, wake=wake, timeout=timeout):
             if isinstance(fact, Died):
-                log = self.directory.path / "logs" / f"{fact.name}.log"
-                raise StartFailed(f"the {fact.name} ended (status {fact.status}) before it was ready:\n{log_tail(log)}")
+                raise StartFailed(self._last_words(fact))
             yield fact
+
+    def _last_words(self, death: Died) -> str:
+        """Why a child ended: the error it names, else the end of its log."""
+        log = self.directory.path / "logs" / f"{death.name}.log"
+        tail = log_tail(log)
+        named = [line.removeprefix(ERROR) for line in tail.splitlines() if line.startswith(ERROR)]
+        reason = named[-1] if named else f"\n{tail}\n"
+        return f"{death.name} ended (status {death.status}) before it was ready: {reason} (log: {log})"
 
     def _release(self, instance: str, *, url: str) -> Iterator[Fact]:
         """Give a dead worker's jobs back now; with the server out as well, its lease does it later."""
