@@ -1,4 +1,4 @@
-"""The way into the queue, for single requests and for lines of a batch alike: check, resolve, submit, count.
+"""The way into the queue, for single requests and for lines of a batch alike: check, resolve, submit.
 
 Everything that can be refused is refused before anything is written; the bound on waiting jobs is checked in the same
 atomic call that queues the job.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from service import metrics
 from service.context import Services
 from service.requests import VideoRequest, resolve
 from workers.contracts.errors import InvalidRequest
@@ -32,7 +31,7 @@ class Origin:
 async def submit(services: Services, request: VideoRequest, *, origin: Origin, max_queued: int) -> Submitted:
     """Queue the job, or find the one that the same id or idempotency key has queued before."""
     resolved = resolve(request, catalogue=await services.queue.catalogue())
-    submitted = await services.queue.submit(
+    return await services.queue.submit(
         resolved.spec,
         job_id=origin.job_id,
         idempotency_key=origin.idempotency_key,
@@ -41,9 +40,6 @@ async def submit(services: Services, request: VideoRequest, *, origin: Origin, m
         warnings=resolved.warnings,
         traceparent=origin.traceparent,
     )
-    if submitted.created:
-        metrics.JOBS.labels(submitted.job.spec.model, "queued").inc()
-    return submitted
 
 
 def checked_key(key: str | None) -> str | None:

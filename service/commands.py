@@ -6,6 +6,8 @@ On the first signal it drains: event streams end (their clients resume elsewhere
 from __future__ import annotations
 
 import errno
+import logging
+import signal
 import socket
 from pathlib import Path
 from types import FrameType
@@ -16,9 +18,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from workers.contracts import logs
 from workers.contracts.errors import PortInUse
 from workers.contracts.settings import Settings, load
 
+log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False)
 GRACE_SECONDS = 5
 """For requests in flight, after the signal."""
@@ -34,7 +38,10 @@ def serve(
 ) -> None:
     """The HTTP API alone; options win over GRIDIT_* variables."""
     settings = load(host=host, port=port, redis_url=redis_url, data_dir=data_dir)
+    logs.configure(level=settings.log_level, format=settings.log_format)
     with listen(settings) as listener:
+        host, port = listener.getsockname()[:2]
+        log.info("listening", extra={"action": "listen", "host": host, "port": port})
         Server(settings).run(sockets=[listener])
 
 
@@ -57,7 +64,7 @@ class Server(uvicorn.Server):
         self.app: FastAPI = create_app(settings)
         config = uvicorn.Config(
             self.app,
-            log_level=settings.log_level.value,
+            log_config=None,  # ours is set already
             access_log=False,  # the middleware logs requests, with their ids
             timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False,
@@ -65,7 +72,9 @@ class Server(uvicorn.Server):
         super().__init__(config)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Unlike uvicorn's own, does not die of the signal afterwards: a clean stop has exit status 0."""
         services = getattr(self.app.state, "services", None)
         if services is not None:
             services.draining.set()
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True

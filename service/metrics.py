@@ -21,7 +21,7 @@ from workers.contracts.errors import Unavailable
 router = APIRouter(tags=["operations"])
 REGISTRY = CollectorRegistry()
 
-JOBS = Counter("gridit_jobs", "Jobs accepted (queued) or ended by the API.", ("model", "status"), registry=REGISTRY)
+JOBS = Counter("gridit_jobs", "Jobs that ended.", ("model", "status"), registry=REGISTRY)
 JOBS_REJECTED = Counter("gridit_jobs_rejected", "Requests refused, by error code.", ("reason",), registry=REGISTRY)
 STREAM_CLIENTS = Gauge("gridit_stream_clients", "Open event streams.", registry=REGISTRY, multiprocess_mode="livesum")
 

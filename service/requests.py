@@ -124,7 +124,9 @@ def resolve(request: VideoRequest, *, catalogue: Mapping[str, CatalogueEntry]) -
             "num_inference_steps", request.num_inference_steps or entry.default_steps, limit=entry.max_steps
         ),
         refine_steps=entry.default_refine_steps,
-        sampler=_one_of("sampler", request.sampler or entry.default_sampler, allowed=entry.samplers),
+        sampler=entry.default_sampler
+        if request.sampler is None
+        else _one_of("sampler", request.sampler, allowed=entry.samplers),
         guidance_scale=_at_most(
             "guidance_scale",
             entry.default_guidance_scale if request.guidance_scale is None else request.guidance_scale,
