@@ -8,7 +8,6 @@ or when it was slower than its small buffer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -55,9 +54,9 @@ class EventFeed:
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            while not self._task.done():  # redis-py may swallow a cancellation while it connects
+                self._task.cancel()
+                await asyncio.wait({self._task}, timeout=0.2)
 
     @property
     def followers(self) -> int:
