@@ -26,8 +26,6 @@ from models.nn.dit import DiT
 from models.spec import BundleSpec, NetSpec, Stage
 
 FILE = "bundle.json"
-DEMO = Path(__file__).parent / "bundles" / "demo"
-"""The bundle that ships."""
 
 _OUTSIDE_THE_HASH = ("description", "gate")
 _GET_IT_AGAIN = "copy the bundle again from where it came from"
@@ -193,6 +191,7 @@ def _write_net(file: Path, tensors: Mapping[str, Tensor], *, dtype: torch.dtype)
         found, remedy = f"values that {dtype} cannot hold", "store it in another precision, or train again"
         raise BundleError(file.parent, *(Problem(f"{file.name}: {key}", found, "finite", remedy) for key in broken))
     save_file(stored, file)
+    file.chmod(0o644)  # the library keeps it from everybody else
     return _digest(file)
 
 

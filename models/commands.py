@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from models.drawing import Frames
     from models.train.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True, help="Train, sample and measure bundles.")
+DEMO = Path(__file__).parent / "bundles" / "demo"
+"""The bundle that ships."""
 _console = Console(stderr=True)
+_TRAINING = (MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"), TimeRemainingColumn())
 
 
 @app.command()
@@ -49,7 +53,7 @@ def train(
     budget = Budget(steps=steps, minutes=minutes)
     if not budget.is_spent(done=0):
         data = load(recipe, runs / "clips")
-        with _asked_to_stop() as asked, _progress() as progress:
+        with _asked_to_stop() as asked, _progress(*_TRAINING) as progress:
             bar = progress.add_task(recipe.name, total=training.plan.steps, completed=training.step, loss=float("nan"))
             first, advancing = training.step, session.advance(training, data=data, threads=threads)
             for step in advancing:
@@ -96,6 +100,80 @@ def compile_(
         compiling.show(facts, console=Console())
 
 
+@app.command()
+def sample(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's directory; left out: the one that ships.")] = DEMO,
+    label: Annotated[str | None, typer.Option("--class", help="What to draw; left out: whatever comes.")] = None,
+    num_frames: Annotated[int | None, typer.Option(min=1)] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    coarse_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    refine_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=1)] = None,
+    sampler: Annotated[str | None, typer.Option(help="A sampler of the bundle.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the frames and the video.")] = Path("out/sample"),
+) -> None:
+    """Draw one sequence without any service: PNG frames of both stages, and a video."""
+    from models import alone, drawing
+    from models import bundle as bundles
+    from models.media import to_uint8
+    from models.spec import Stage
+
+    loaded = bundles.load(bundle)
+    wishes = {
+        "num_frames": num_frames,
+        "coarse_steps": coarse_steps,
+        "refine_steps": refine_steps,
+        "guidance_scale": guidance_scale,
+        "sampler": sampler,
+    }
+    request = drawing.request(loaded.spec, seed=seed, class_name=label, wishes=wishes)
+    with _progress(MofNCompleteColumn()) as progress:
+        bars = {stage: progress.add_task(stage, total=request.num_frames) for stage in Stage}
+        for stage, which, frames in alone.frames(loaded.spec, request, nets=alone.evaluators(loaded)):
+            _write_frames(out / stage, to_uint8(frames), first=which.start)
+            progress.advance(bars[stage], len(which))
+    _write_video(out, frames=request.num_frames, fps=loaded.spec.defaults.fps)
+    _console.print(f"{out}: {request.num_frames} coarse and refined frames, and a video of them")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's directory; left out: the one that ships.")] = DEMO,
+    n: Annotated[int, typer.Option("--n", min=2, help="Sequences to draw per class.")] = 32,
+    frames: Annotated[int, typer.Option(min=17, help="Frames of each.")] = 64,
+    out: Annotated[Path, typer.Option(help="Folder for the report and the contact sheets.")] = Path("out/evaluate"),
+    *,
+    record: Annotated[bool, typer.Option("--record", help="Write the figures into the bundle too.")] = False,
+) -> None:
+    """The quality gate: draw sequences of every class, measure them against real ones; status 1 if they fail."""
+    import json
+
+    from models import alone
+    from models import bundle as bundles
+    from models.evaluate import run
+    from models.evaluate.report import corruption_table, figure_table
+    from models.media import png
+
+    loaded = bundles.load(bundle)
+    nets = alone.evaluators(loaded)
+    drawn: dict[str, list[run.Drawn]] = {}
+    with _progress(MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+        for name in loaded.spec.classes:
+            drawing = run.sequences(loaded.spec, name, nets=nets, count=n, frames=frames)
+            drawn[name] = list(progress.track(drawing, total=n, description=name))
+    out.mkdir(parents=True, exist_ok=True)
+    for name, sheet in run.sheets(drawn):
+        (out / f"{name}.png").write_bytes(png.encode(sheet))
+    with _console.status("measuring"):
+        report = run.judge(loaded, drawn, nets=nets)
+    (out / "gate.json").write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    _console.print(figure_table(report), corruption_table(report))
+    if record:
+        bundles.annotate(loaded, gate=run.summary(report, sequences=n, frames=frames))
+    _console.print(f"{out}: gate.json and contact sheets; the gate is {'passed' if report.passed else 'NOT passed'}")
+    raise typer.Exit(0 if report.passed else 1)
+
+
 def _recipe(preset: str) -> Recipe:
     from models.train.recipe import PRESETS
 
@@ -128,57 +206,22 @@ def _asked_to_stop() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeRemainingColumn(),
-        console=_console,
-    )
+def _write_frames(folder: Path, frames: Frames, *, first: int) -> None:
+    """Frames (n, H, W, 3) as 0000.png and on, counted from `first`."""
+    from models.media import png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, frame in enumerate(frames, start=first):
+        (folder / f"{index:04d}.png").write_bytes(png.encode(frame))
 
 
-@app.command()
-def sample(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's directory; the one that ships if left out.")] = DEMO,
-    label: Annotated[str | None, typer.Option("--class", help="What to draw; none: whatever comes.")] = None,
-    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames to draw.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for frames and video.")] = Path("out"),
-    coarse_steps: Annotated[int | None, typer.Option(min=1)] = None,
-    refine_steps: Annotated[int | None, typer.Option(min=1)] = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=1)] = None,
-    sampler: Annotated[str | None, typer.Option(help="euler or heun.")] = None,
-) -> None:
-    """Draw one sequence without any service: PNG frames of both stages and an MP4."""
-    from dataclasses import replace
+def _write_video(folder: Path, *, frames: int, fps: int) -> None:
+    """The refined frames of a folder as video.mp4."""
+    from models.media import mp4, png
 
-    from models import alone, drawing
-    from models import bundle as bundles
-    from models.media import mp4, to_uint8
-    from models.spec import Stage
+    files = (folder / "refine" / f"{index:04d}.png" for index in range(frames))
+    (folder / "video.mp4").write_bytes(mp4.encode((png.decode(file.read_bytes()) for file in files), fps=fps))
 
-    loaded = bundles.load(bundle)
-    spec = loaded.spec
-    wishes = {
-        "num_frames": num_frames,
-        "coarse_steps": coarse_steps,
-        "refine_steps": refine_steps,
-        "guidance_scale": guidance_scale,
-        "sampler": sampler,
-    }
-    request = drawing.default_request(spec, seed=seed, label=_label(spec.classes, label))
-    request = replace(request, **{name: wish for name, wish in wishes.items() if wish is not None})
-    _refuse_too_much(spec, request)
-    made: dict[Stage, list[Frames]] = {stage: [] for stage in Stage}
-    with _progress() as progress:
-        bars = {stage: progress.add_task(stage, total=request.num_frames) for stage in Stage}
-        for stage, which, frames in alone.frames(spec, request, nets=alone.evaluators(loaded)):
-            made[stage].append(to_uint8(frames))
-            _write_frames(out / stage, made[stage][-1], first=which.start)
-            progress.advance(bars[stage], len(which))
-    (out / "video.mp4").write_bytes(
-        mp4.encode((frame for part in made[Stage.REFINE] for frame in part), fps=spec.defaults.fps)
-    )
-    _console.print(f"{out}: {request.num_frames} frames of each stage, video.mp4")
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), *columns, console=_console)

@@ -1,0 +1,89 @@
+"""Whole sequences as arrays of bytes: what the command line and the quality gate draw, by way of `models.alone`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models import alone, grid
+from models.evaluator import Evaluator
+from models.media import to_uint8
+from models.noise import philox
+from models.plan import REFINE_ROWS, Request, Unit, UnitKind
+from models.spec import BundleSpec, Stage
+from models.units import start
+
+Frames = NDArray[np.uint8]
+"""(n, H, W, 3) sRGB."""
+
+
+class NotServed(ValueError):
+    """A bundle does not draw what was asked for."""
+
+    def __init__(self, field: str, found: object, expected: str) -> None:
+        super().__init__(f"{field} {found!r} is not served by this bundle: choose {expected}")
+
+
+def default_request(spec: BundleSpec, *, seed: int, label: int | None) -> Request:
+    """What a bundle draws when it is told nothing but the seed and the class."""
+    defaults = spec.defaults
+    return Request(
+        num_frames=defaults.num_frames,
+        seed=seed,
+        label=label,
+        coarse_steps=defaults.coarse_steps,
+        refine_steps=defaults.refine_steps,
+        sampler=defaults.sampler,
+        guidance_scale=defaults.guidance_scale,
+    )
+
+
+def request(
+    spec: BundleSpec, *, seed: int, class_name: str | None, wishes: Mapping[str, int | float | str | None]
+) -> Request:
+    """The defaults but for what is wished; `NotServed` names the wish that the bundle does not allow."""
+    if class_name is not None and class_name not in spec.classes:
+        raise NotServed("class", class_name, f"one of {', '.join(spec.classes)}")
+    label = None if class_name is None else spec.classes.index(class_name)
+    given = {field: wish for field, wish in wishes.items() if wish is not None}
+    for field, wish in given.items():
+        if isinstance(wish, str):
+            if wish not in spec.samplers:
+                raise NotServed(field, wish, f"one of {', '.join(spec.samplers)}")
+        elif wish > (most := _most(spec, field)):
+            raise NotServed(field, wish, f"at most {most}")
+    return replace(default_request(spec, seed=seed, label=label), **given)  # type: ignore[arg-type]
+
+
+def _most(spec: BundleSpec, field: str) -> int | float:
+    limits = spec.limits
+    return {"num_frames": limits.num_frames, "guidance_scale": limits.guidance_scale}.get(field, limits.steps)
+
+
+def sequence(spec: BundleSpec, request: Request, *, nets: Mapping[Stage, Evaluator]) -> dict[Stage, Frames]:
+    """The frames of each stage that the request asks for."""
+    made: dict[Stage, list[Frames]] = {}
+    for stage, _, frames in alone.frames(spec, request, nets=nets):
+        made.setdefault(stage, []).append(to_uint8(frames))
+    return {stage: np.concatenate(parts) for stage, parts in made.items()}
+
+
+@torch.inference_mode()
+def refined(spec: BundleSpec, low: Tensor, *, request: Request, nets: Mapping[Stage, Evaluator]) -> Frames:
+    """Coarse frames (n, C, h, w) in [-1, 1] that were not drawn here, refined as the frames of one job."""
+    size = min(REFINE_ROWS, spec.grid**2)
+    parts = [_refined_grid(spec, chunk, request=request, nets=nets) for chunk in torch.split(low, size)]
+    return np.concatenate(parts)
+
+
+def _refined_grid(spec: BundleSpec, low: Tensor, *, request: Request, nets: Mapping[Stage, Evaluator]) -> Frames:
+    padding = low[-1:].expand(spec.grid**2 - len(low), -1, -1, -1)
+    coarse = grid.pack(torch.cat([low, padding])[None], k=spec.grid)[0]
+    unit = Unit("refine", UnitKind.REFINE, 0, range(len(low)), ("coarse",))
+    run = start(unit, spec=spec, request=request, results={"coarse": coarse}, noise=philox(request.seed))
+    return to_uint8(alone.drive(run, nets))

@@ -1,0 +1,112 @@
+"""The command line of the models: what it writes, what it refuses, and that the gate judges what a bundle draws."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from models import alone, drawing
+from models import bundle as bundles
+from models.bundle import Bundle
+from models.commands import app
+from models.drawing import NotServed
+from models.evaluate import run
+from models.media import mp4, png
+from models.nn.dit import DiT
+from models.plan import plan
+from models.spec import Stage
+from models.units import coarse_frames
+from tests.tiny import awake, tiny_net, tiny_spec
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny bundle on disk."""
+    nets = {stage: awake(DiT(tiny_net(stage=stage))).state_dict() for stage in Stage}
+    return bundles.write(tmp_path_factory.mktemp("bundles") / "tiny", spec=tiny_spec(), nets=nets)
+
+
+def test_sample_writes_every_frame_and_a_video(tiny: Bundle, tmp_path: Path) -> None:
+    arguments = [
+        "sample",
+        str(tiny.path),
+        "--class",
+        "sky",
+        "--num-frames",
+        "18",
+        "--seed",
+        "7",
+        "--out",
+        str(tmp_path),
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    request = drawing.request(tiny.spec, seed=7, class_name="sky", wishes={"num_frames": 18})
+    drawn = drawing.sequence(tiny.spec, request, nets=alone.evaluators(tiny))
+    for stage, frames in drawn.items():
+        files = sorted((tmp_path / stage).iterdir())
+        assert [file.name for file in files] == [f"{index:04d}.png" for index in range(18)]
+        np.testing.assert_array_equal(np.stack([png.decode(file.read_bytes()) for file in files]), frames)
+    assert len(list(mp4.decode((tmp_path / "video.mp4").read_bytes()))) == 18
+
+
+@pytest.mark.parametrize(
+    ("class_name", "wishes", "message"),
+    [
+        ("cat", {}, "class 'cat' is not served by this bundle: choose one of lava, sky"),
+        (None, {"num_frames": 257}, "num_frames 257 is not served by this bundle: choose at most 256"),
+        (None, {"refine_steps": 51}, "refine_steps 51 is not served by this bundle: choose at most 50"),
+        (None, {"guidance_scale": 11.0}, "guidance_scale 11.0 is not served by this bundle: choose at most 10"),
+        (None, {"sampler": "magic"}, "sampler 'magic' is not served by this bundle: choose one of euler, heun"),
+    ],
+)
+def test_what_a_bundle_does_not_serve_is_refused(
+    tiny: Bundle, class_name: str | None, wishes: dict[str, int | float | str | None], message: str
+) -> None:
+    with pytest.raises(NotServed, match=message):
+        drawing.request(tiny.spec, seed=0, class_name=class_name, wishes=wishes)
+
+
+def test_a_request_takes_the_bundles_defaults_but_for_what_is_wished(tiny: Bundle) -> None:
+    request = drawing.request(tiny.spec, seed=3, class_name=None, wishes={"coarse_steps": 5, "sampler": None})
+    assert (request.coarse_steps, request.sampler, request.num_frames, request.label) == (5, "euler", 20, None)
+
+
+def test_frames_refined_apart_are_those_refined_together(tiny: Bundle) -> None:
+    nets, request = alone.evaluators(tiny), drawing.default_request(tiny.spec, seed=1, label=0)
+    drawn = drawing.sequence(tiny.spec, request, nets=nets)
+    results = {unit.key: result for unit, result in alone.run(tiny.spec, request, nets=nets)}
+    first = coarse_frames(plan(tiny.spec, request)[0], results["coarse/0"], spec=tiny.spec)
+    again = drawing.refined(tiny.spec, first, request=request, nets=nets)
+    np.testing.assert_array_equal(again, drawn[Stage.REFINE][: len(first)])
+
+
+def test_an_unknown_recipe_is_named_with_those_there_are(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["train", "magic", "--runs", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "demo-coarse" in result.output
+
+
+def test_the_gate_fails_nets_that_were_never_trained(tmp_path: Path) -> None:
+    sizes = {Stage.COARSE: 64, Stage.REFINE: 32}
+    patches = {Stage.COARSE: 4, Stage.REFINE: 8}
+    specs = {
+        stage: tiny_net(stage=stage).model_copy(update={"input_size": sizes[stage], "patch": patches[stage]})
+        for stage in Stage
+    }
+    spec = tiny_spec().model_copy(update={"nets": specs, "coarse_size": 16, "refined_size": 32})
+    nets = {stage: awake(DiT(net)).state_dict() for stage, net in specs.items()}
+    bundle = bundles.write(tmp_path / "tiny", spec=spec, nets=nets)
+    engines = alone.evaluators(bundle)
+    drawn = {"lava": list(islice(run.sequences(spec, "lava", nets=engines, count=3, frames=20), 3))}
+    report = run.judge(bundle, drawn, nets=engines, reference=6)
+    assert not report.passed
+    assert {figure.view for figure in report.classes[0].figures} == {"coarse", "refined", "full size"}
+    noted = bundles.annotate(bundle, gate=run.summary(report, sequences=3, frames=20))
+    assert bundles.load(bundle.path) == noted
+    assert noted.spec.gate["passed"] is False
+    assert [name for name, _ in run.sheets(drawn)] == ["lava-coarse", "lava-refined"]
