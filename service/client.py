@@ -67,7 +67,7 @@ class Video(Value):
     id: str
     status: JobStatus
     model: str
-    progress: float = 0
+    progress: int = 0
     num_frames: int
     seed: int
     frames: FrameCounts
@@ -136,15 +136,16 @@ class Client:
         """
         pause, heard = FIRST_PAUSE, time.monotonic()
         while True:
-            count = 0
+            silent = True
             try:
-                for count, event in enumerate(self._follow(video_id, after=after), start=1):
+                for event in self._follow(video_id, after=after):
+                    silent = False
                     pause, heard = FIRST_PAUSE, time.monotonic()
                     after = event.id or after
                     yield event
                     if event.type.terminal:
                         return
-                if not count and self.get(video_id).status.terminal:
+                if silent and self.get(video_id).status.terminal:
                     return  # `after` was its last event
             except (Unreachable, errors.Unavailable) as error:
                 if time.monotonic() - heard > patience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,6 +42,7 @@ def demo(
     out: Out = Path("out/demo"), class_name: ClassName = "sky", num_frames: NumFrames = 64, seed: Seed = 1
 ) -> None:
     """Start a service of its own, make one sequence over HTTP, keep it, stop everything."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways to ask for the end clean up
     console = _console()
     with replacing(out) as folder, ExitStack() as stack:
         began = time.monotonic()

@@ -28,8 +28,8 @@ def contact_sheet(coarse: Sequence[Image.Image], refined: Sequence[Image.Image],
     width = GUTTER + columns * (pictures[0].width + MARGIN) + GUTTER // 2
     parts = [_label(title, width=width, size=TITLE_SIZE, ink=INK)]
     if refined and coarse:
-        side = (width - GUTTER - GUTTER // 2) // (columns * STRIP) - 1
-        parts += [_label(_caption("coarse", coarse), width=width), _rows(coarse, columns * STRIP, side=side, gap=1)]
+        side = (width - GUTTER - GUTTER // 2) // (columns * STRIP) - 2
+        parts += [_label(_caption("coarse", coarse), width=width), _rows(coarse, columns * STRIP, side=side, gap=2)]
     last = "refined" if refined else "coarse"
     parts += [_label(_caption(last, pictures), width=width), _rows(pictures, columns, side=pictures[0].width)]
     return _stack(parts, width=width)
