@@ -65,6 +65,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             self.app,
             log_config=None,  # ours is set already
+            log_level="warning",
             access_log=False,  # the middleware logs requests, with their ids
             timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False,

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 ID_HEADER = "x-request-id"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+"""Asked for every few seconds by machines."""
 DRAINED_BYTES = 8 * 1024 * 1024
 """Read and dropped of a body that is too large, so that a client that is still sending hears the answer."""
 
@@ -106,7 +108,8 @@ async def _drain(receive: Receive) -> None:
 
 
 def _log_request(scope: Scope, *, status: int, seconds: float) -> None:
-    log.info(
+    log.log(
+        logging.DEBUG if scope["path"] in PROBES else logging.INFO,
         "request",
         extra={
             "action": "request",

@@ -55,15 +55,19 @@ class VideoRequest(BaseModel):
     model: Annotated[str | None, Field(description="A bundle of `/v1/models`; absent: the default one.")] = None
     prompt: Annotated[str | None, Field(description="The name of one of the model's classes.")] = None
     class_label: Annotated[str | None, Field(description="The same as `prompt`.")] = None
-    num_frames: Annotated[Whole, Field(ge=1, description="Exactly so many frames.")] | None = None
+    num_frames: Annotated[Annotated[Whole, Field(ge=1)] | None, Field(description="Exactly so many frames.")] = None
     seconds: Annotated[
         Annotated[Real, Field(gt=0)] | None,
         Field(description="Length, instead of `num_frames`: seconds x fps frames. A string is fine."),
     ] = None
     fps: Annotated[Whole, Field(ge=1, le=MAX_FPS)] | None = None
     size: Annotated[str | None, Field(description="`WxH`; a bundle has one size for each stage.")] = None
-    seed: Annotated[Whole, Field(ge=0, le=MAX_SEED, description="Absent: drawn, and told in the job.")] | None = None
-    num_inference_steps: Annotated[Whole, Field(ge=1, description="Steps of each coarse grid.")] | None = None
+    seed: Annotated[
+        Annotated[Whole, Field(ge=0, le=MAX_SEED)] | None, Field(description="Absent: drawn, and told in the job.")
+    ] = None
+    num_inference_steps: Annotated[
+        Annotated[Whole, Field(ge=1)] | None, Field(description="Steps of each coarse grid.")
+    ] = None
     sampler: str | None = None
     guidance_scale: Annotated[Real, Field(ge=1)] | None = None
     priority: Priority = Priority.NORMAL
