@@ -30,6 +30,9 @@ from workers.tasks import TaskFailed, TaskFinished, TickRan, UnitFinished
 
 log = logging.getLogger(__name__)
 
+WRITERS = 8
+"""Files written at once."""
+
 
 class Publisher(threading.Thread):
     """Takes facts from `inbox` until it is sent None; then finishes what it has begun."""
@@ -44,6 +47,7 @@ class Publisher(threading.Thread):
         self._inbox = inbox
         self._mailbox = mailbox
         self.failed = False
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writer")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
 
     def run(self) -> None:
@@ -66,13 +70,14 @@ class Publisher(threading.Thread):
             elif isinstance(fact, Dropped) and fact.why is Why.GONE:
                 self._delete_files(results.tree(fact.job_id))
         self._encoder.shutdown(wait=True)
+        self._writers.shutdown()
 
     def _take(self, holding: Holding, fact: Resumed | UnitFinished | TaskFinished | TaskFailed | Dropped) -> None:
         match fact:
             case Resumed():
                 self._publish(holding)
             case UnitFinished():
-                record = results.keep_unit(self._store, fact)
+                record = results.keep_unit(self._store, fact, writers=self._writers)
                 holding.note(record)
                 self._publish(holding, unit=(fact.unit.key, record), started_at=fact.started_at)
             case TaskFinished():

@@ -9,6 +9,8 @@ import hashlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,15 +45,15 @@ def raw_tree(job_id: str) -> str:
     return f"jobs/{job_id}/results"
 
 
-def keep_unit(store: Store, fact: UnitFinished) -> UnitRecord:
-    """Write a unit's pictures and, for a grid, its raw result."""
+def keep_unit(store: Store, fact: UnitFinished, *, writers: Executor) -> UnitRecord:
+    """Write a unit's pictures and, for a grid, its raw result; `writers` in parallel, for a disk syncs many as one."""
     stage = STAGES[fact.unit.kind.value]
-    stored = [
-        _keep_frame(store, fact.job_id, stage, index, frame)
-        for index, frame in zip(fact.unit.frames, fact.frames, strict=True)
-    ]
-    result = _keep_raw(store, fact) if stage is Stage.COARSE else None
-    return UnitRecord(stage=stage, start=fact.unit.frames.start, frames=tuple(stored), result=result)
+    raw = writers.submit(_keep_raw, store, fact) if stage is Stage.COARSE else None
+    keep = partial(_keep_frame, store, fact.job_id, stage)
+    stored = tuple(writers.map(keep, fact.unit.frames, fact.frames))
+    return UnitRecord(
+        stage=stage, start=fact.unit.frames.start, frames=stored, result=None if raw is None else raw.result()
+    )
 
 
 def keep_video(store: Store, job_id: str, frames: Sequence[StoredObject], *, fps: int) -> StoredObject:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 """Claims are tried so often even if no message comes."""
-BACKLOG = 64
+BACKLOG = 32
 """Facts that may wait for disk and Redis before the device waits too."""
 CLOSE_SECONDS = 10.0
 """How long threads may take to end after the drain limit."""

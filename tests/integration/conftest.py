@@ -99,10 +99,17 @@ class Workers:
         self._processes.append(process)
         return process
 
-    def units(self, job_id: str) -> list[str]:
-        """Units of a job that were computed, by whichever worker, in order."""
+    def units(self, job_id: str, *, attempt: int | None = None) -> list[str]:
+        """Units of a job that were computed, by whichever attempt, in order."""
         lines = self._noted.read_text().splitlines() if self._noted.exists() else []
-        return [line.split()[2] for line in lines if line.startswith(job_id)]
+        noted = [line.split() for line in lines]
+        return [unit for job, by, unit in noted if job == job_id and attempt in (None, int(by))]
+
+    def terminate_all(self) -> None:
+        """SIGTERM, and wait."""
+        for process in self._processes:
+            process.terminate()
+            process.join(20)
 
     def kill_all(self) -> None:
         for process in self._processes:
