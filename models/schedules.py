@@ -45,7 +45,10 @@ def levels(schedule: ScheduleName, steps: int) -> tuple[Level, ...]:
 
 
 def denoised(prediction: Prediction, x: Tensor, out: Tensor, level: Level) -> Tensor:
-    """The clean image that a net's output at this level stands for; shapes are those of `x`."""
+    """The clean image that a net's output at this level stands for; shapes are those of `x`.
+
+    Of a residual it is the rest of the clean image: the caller adds the low-resolution frame.
+    """
     return _DENOISED[prediction](x, out, level)
 
 
@@ -63,6 +66,7 @@ def _from_flow(x: Tensor, out: Tensor, level: Level) -> Tensor:
 
 _DENOISED: dict[Prediction, Callable[[Tensor, Tensor, Level], Tensor]] = {
     Prediction.X: lambda _x, out, _level: out,
+    Prediction.RESIDUAL: lambda _x, out, _level: out,
     Prediction.EPSILON: _from_epsilon,
     Prediction.V: _from_v,
     Prediction.FLOW: _from_flow,

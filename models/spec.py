@@ -26,9 +26,13 @@ class Stage(StrEnum):
 
 
 class Prediction(StrEnum):
-    """What a net's output means (x: the clean image; epsilon: the noise; v: alpha*eps - sigma*x; flow: eps - x)."""
+    """What a net's output means (x: the clean image; epsilon: the noise; v: alpha*eps - sigma*x; flow: eps - x).
+
+    residual: the clean image less the enlarged low-resolution frame; for refinement, which so starts from it.
+    """
 
     X = "x"
+    RESIDUAL = "residual"
     EPSILON = "epsilon"
     V = "v"
     FLOW = "flow"
@@ -154,6 +158,8 @@ class BundleSpec(_Frozen):
                 raise ValueError(f"{stage} net has {net.classes} classes, the bundle {len(self.classes)}")
         if refine.in_channels != 2 * coarse.in_channels:
             raise ValueError(f"refine in_channels {refine.in_channels} is not twice the coarse {coarse.in_channels}")
+        if coarse.prediction is Prediction.RESIDUAL:
+            raise ValueError("the coarse net cannot predict a residual: there is no low-resolution frame")
         if self.defaults.sampler not in self.samplers:
             raise ValueError(f"default sampler {self.defaults.sampler} is not among {self.samplers}")
         return self

@@ -19,7 +19,7 @@ from models import grid, samplers
 from models.noise import NoiseKey, NoiseSource
 from models.plan import Request, Unit, UnitKind
 from models.schedules import Level, denoised, levels
-from models.spec import BundleSpec, KnownRows, NetSpec, Stage
+from models.spec import BundleSpec, KnownRows, NetSpec, Prediction, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,9 @@ def _refine(unit: Unit, *, spec: BundleSpec, request: Request, coarse: Tensor, n
     while True:
         times, labels = (query.level.time,) * rows, (label,) * rows
         out = yield Evaluate(Stage.REFINE, torch.cat([query.x, low], dim=1), times, labels)
+        clean = denoised(net.prediction, query.x, out[:, :channels], query.level)
         try:
-            query = sampling.send(denoised(net.prediction, query.x, out[:, :channels], query.level))
+            query = sampling.send(low + clean if net.prediction is Prediction.RESIDUAL else clean)
         except StopIteration as end:
             refined: Tensor = end.value
             return refined.clamp(-1, 1)

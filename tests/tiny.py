@@ -16,7 +16,7 @@ from models.spec import BundleSpec, Defaults, KnownRows, Limits, NetSpec, Predic
 CLASSES = ("lava", "sky")
 
 
-def tiny_net(*, stage: Stage, classes: int = len(CLASSES)) -> NetSpec:
+def tiny_net(*, stage: Stage, prediction: Prediction = Prediction.X) -> NetSpec:
     """Coarse: 4x4 grid of 4-px frames; refine: 8-px frames."""
     coarse = stage is Stage.COARSE
     return NetSpec(
@@ -29,14 +29,20 @@ def tiny_net(*, stage: Stage, classes: int = len(CLASSES)) -> NetSpec:
         width=32,
         depth=2,
         heads=2,
-        classes=classes,
-        prediction=Prediction.X,
+        classes=len(CLASSES),
+        prediction=prediction,
         schedule=ScheduleName.FLOW,
     )
 
 
-def tiny_spec(*, overlap_rows: int = 3, known_rows: KnownRows = KnownRows.CLEAN_PREFIX) -> BundleSpec:
+def tiny_spec(
+    *,
+    overlap_rows: int = 3,
+    known_rows: KnownRows = KnownRows.CLEAN_PREFIX,
+    refine: Prediction = Prediction.X,
+) -> BundleSpec:
     """A bundle of two tiny nets."""
+    predictions = {Stage.COARSE: Prediction.X, Stage.REFINE: refine}
     return BundleSpec(
         name="tiny",
         license="Apache-2.0",
@@ -46,7 +52,7 @@ def tiny_spec(*, overlap_rows: int = 3, known_rows: KnownRows = KnownRows.CLEAN_
         classes=CLASSES,
         known_rows=known_rows,
         overlap_rows=overlap_rows,
-        nets={stage: tiny_net(stage=stage) for stage in Stage},
+        nets={stage: tiny_net(stage=stage, prediction=prediction) for stage, prediction in predictions.items()},
         samplers=("euler", "heun"),
         defaults=Defaults(num_frames=20, fps=8, sampler="euler", coarse_steps=3, refine_steps=2, guidance_scale=1.5),
         limits=Limits(num_frames=256, steps=50, guidance_scale=10),

@@ -40,6 +40,12 @@ class Batch:
     """(B, 1, S, 1)."""
 
     @property
+    def base(self) -> Tensor | float:
+        """What the net's output is added to: the enlarged low-resolution frame, (B, C, S, S), where there is one."""
+        channels = self.clean.shape[1]
+        return self.x[:, channels:] if self.x.shape[1] > channels else 0.0
+
+    @property
     def counted(self) -> int:
         """Numbers of `clean` that the loss is a mean over, at least 1."""
         _, channels, side, _ = self.clean.shape

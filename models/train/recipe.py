@@ -83,7 +83,7 @@ class Recipe(BaseModel):
             depth=self.depth,
             heads=self.heads,
             classes=len(self.domains),
-            prediction=Prediction.X,
+            prediction=Prediction.X if coarse else Prediction.RESIDUAL,
             schedule=ScheduleName.FLOW,
         )
 

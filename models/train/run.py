@@ -110,7 +110,7 @@ def run(training: Training, *, data: Data, threads: int = 1) -> Iterator[Step]:
 
 def loss_of(net: nn.Module, rows: Batch, *, smallest_time: float, time_scale: float) -> Tensor:
     """Sum over the pixels that count of |x - net(x_t)|^2 / max(t, smallest_time)^2."""
-    out = net(rows.x, rows.times * time_scale, rows.labels)
+    out = net(rows.x, rows.times * time_scale, rows.labels) + rows.base
     weight = rows.weight / rows.times[:, None, None, None].clamp(min=smallest_time) ** 2
     error: Tensor = (weight * (out - rows.clean) ** 2).sum()
     return error

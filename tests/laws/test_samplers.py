@@ -81,6 +81,7 @@ def test_every_prediction_recovers_the_clean_image(prediction: Prediction, sched
     x = level.alpha * x0 + level.sigma * eps
     out = {
         Prediction.X: x0,
+        Prediction.RESIDUAL: x0,  # of what is left of the image when the low-resolution frame is taken away
         Prediction.EPSILON: eps,
         Prediction.V: level.alpha * eps - level.sigma * x0,
         Prediction.FLOW: eps - x0,

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.grid import unpack
 from models.noise import NoiseSource, philox
 from models.plan import Request, Unit, UnitKind, plan
-from models.spec import BundleSpec, KnownRows
+from models.spec import BundleSpec, KnownRows, Prediction
 from models.units import Evaluate, coarse_frames, start
 from tests.tiny import tiny_spec
 
@@ -135,6 +135,14 @@ def test_all_frames_of_a_job_are_refined_from_one_noise() -> None:
     frames = torch.cat([run(unit, spec, wanted, {unit.requires[0]: still})[0] for unit in refines])
     assert len(frames) == 24
     assert all(torch.equal(frame, frames[0]) for frame in frames)
+
+
+def test_a_residual_is_added_to_the_enlarged_frame() -> None:
+    spec, wanted = tiny_spec(refine=Prediction.RESIDUAL), request(num_frames=16)
+    flat = torch.full((3, 16, 16), 0.25)
+    unit = next(unit for unit in plan(spec, wanted) if unit.kind is UnitKind.REFINE)
+    result, _ = run(unit, spec, wanted, {"coarse/0": flat}, lambda one: torch.full_like(one.x[:, :3], 0.5))
+    assert torch.allclose(result, torch.full_like(result, 0.75), atol=1e-6)
 
 
 def test_refinement_sees_the_frame_it_refines() -> None:
