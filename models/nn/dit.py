@@ -178,8 +178,8 @@ class Block(nn.Module):
         """(B, T, D) and rows (B, 6, D): shift, scale, gate of the attention, then of the MLP."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = rows[:, :, None, :].unbind(1)  # each (B, 1, D)
         x = x + gate * self.attn(self.norm1(x) * (1 + scale) + shift)
-        x = x + gate_mlp * self.mlp(self.norm2(x) * (1 + scale_mlp) + shift_mlp)
-        return x
+        out: Tensor = x + gate_mlp * self.mlp(self.norm2(x) * (1 + scale_mlp) + shift_mlp)
+        return out
 
     def rows(self, c: Tensor) -> Tensor:
         """Activated condition (B, D) -> this block's rows, flat (B, 6*D)."""
