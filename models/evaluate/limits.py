@@ -1,0 +1,43 @@
+"""The limits of the gate, read from `limits.json`.
+
+The file has a commit of its own, older than the figures it judges: a limit that is moved
+afterwards is seen in its history. `at_least_of_real` is a share of the same figure on real sequences.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+LIMITS = Path(__file__).with_name("limits.json")
+
+
+class Bound(enum.Enum):
+    AT_MOST = "at_most"
+    AT_LEAST = "at_least"
+    AT_LEAST_OF_REAL = "at_least_of_real"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One bound. With AT_LEAST_OF_REAL the value is a share of the reference's figure."""
+
+    bound: Bound
+    value: float
+
+    def threshold(self, reference: float) -> float:
+        """The number a figure is held against, in the figure's own unit."""
+        return self.value * reference if self.bound is Bound.AT_LEAST_OF_REAL else self.value
+
+    def holds(self, figure: float, *, reference: float) -> bool:
+        """Whether the figure keeps the limit; one that is not a number does not."""
+        threshold = self.threshold(reference)
+        return figure <= threshold if self.bound is Bound.AT_MOST else figure >= threshold
+
+
+def read_limits(path: Path = LIMITS) -> dict[str, Limit]:
+    """The limits of a file, by the name of the figure."""
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    return {name: Limit(bound=Bound(entry["bound"]), value=float(entry["value"])) for name, entry in entries.items()}
