@@ -1,6 +1,6 @@
 """The Grafana dashboard as code: `python deploy/grafana/generate.py` writes dashboards/gridit.json.
 
-One row a question: what a viewer feels, where the time goes, what waits, what is alive. Every query first sums over
+One row a question: what a viewer feels, where the time goes, what waits, what runs. Every query first sums over
 processes, so any number of API and worker processes reads right; quantiles come from summed buckets. A queue's depth
 is one fact that each API process reports, so it is never summed. Edit here, not in Grafana.
 """
@@ -27,7 +27,7 @@ from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSou
 OUTPUT = Path(__file__).resolve().parent / "dashboards" / "gridit.json"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 WINDOW = "$__rate_interval"
-GRID_COLUMNS = 24
+SPAN = 6  # of the grid's 24 columns: four panels beside each other
 
 
 @dataclass(frozen=True)
@@ -158,19 +158,6 @@ ROWS = (
                 (Query(f"sum by (stage) (rate(gridit_batch_size_sum[{WINDOW}]))", "{{stage}}"),),
                 stacked=True,
             ),
-            Chart(
-                "Why batches closed",
-                "suffix: batches/s",
-                "What ended the filling of a batch. Mostly full: more workers would help.",
-                (rate("gridit_batch_stop_total", by="reason"),),
-                stacked=True,
-            ),
-            Chart(
-                "Frames published",
-                "suffix: frames/s",
-                "Frames a second that viewers can fetch, by stage.",
-                (rate("gridit_frames_total", by="stage"),),
-            ),
         ),
     ),
     Row(
@@ -192,10 +179,11 @@ ROWS = (
                 bad=120,
             ),
             Chart(
-                "Jobs by status",
+                "Jobs ended, by status",
                 "suffix: jobs/s",
-                "Queued: accepted by the API. The others are ends: each accepted job has exactly one.",
+                "Terminal events a second. Each accepted job ends in exactly one.",
                 (rate("gridit_jobs_total", by="status"),),
+                stacked=True,
             ),
             Chart(
                 "Requests rejected",
@@ -207,7 +195,7 @@ ROWS = (
         ),
     ),
     Row(
-        "What is alive",
+        "What runs",
         (
             Number(
                 "Workers up",
@@ -221,6 +209,12 @@ ROWS = (
                 "short",
                 "Readers that follow a job's events now, over all API processes.",
                 Query("sum(gridit_stream_clients)", "clients"),
+            ),
+            Chart(
+                "Frames published",
+                "suffix: frames/s",
+                "Frames a second that viewers can fetch, by stage.",
+                (rate("gridit_frames_total", by="stage"),),
             ),
             Chart(
                 "Age of the last heartbeat and progress",
@@ -256,7 +250,7 @@ def targets(queries: tuple[Query, ...]) -> list[prometheus.Dataquery]:
     ]
 
 
-def chart_panel(chart: Chart, *, span: int) -> timeseries.Panel:
+def chart_panel(chart: Chart) -> timeseries.Panel:
     panel = (
         timeseries.Panel()
         .title(chart.title)
@@ -264,7 +258,7 @@ def chart_panel(chart: Chart, *, span: int) -> timeseries.Panel:
         .unit(chart.unit)
         .datasource(SOURCE)
         .min(0)
-        .span(span)
+        .span(SPAN)
         .height(8)
         .line_width(2)
         .fill_opacity(30 if chart.stacked else 8)
@@ -287,7 +281,7 @@ def chart_panel(chart: Chart, *, span: int) -> timeseries.Panel:
     return panel
 
 
-def number_panel(number: Number, *, span: int) -> stat.Panel:
+def number_panel(number: Number) -> stat.Panel:
     steps = [Threshold(value=None, color="blue")]
     if number.floor is not None:
         steps = [Threshold(value=None, color="red"), Threshold(value=number.floor, color="green")]
@@ -297,7 +291,7 @@ def number_panel(number: Number, *, span: int) -> stat.Panel:
         .description(number.description)
         .unit(number.unit)
         .datasource(SOURCE)
-        .span(span)
+        .span(SPAN)
         .height(8)
         .color_mode(BigValueColorMode.VALUE)
         .thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
@@ -321,9 +315,8 @@ def build() -> dashboard.Dashboard:
     ids = count(1)
     for row in ROWS:
         board.with_row(dashboard.Row(row.title).id(next(ids)))
-        span = GRID_COLUMNS // min(len(row.panels), 3 if len(row.panels) % 3 == 0 else 4)
         for panel in row.panels:
-            built = chart_panel(panel, span=span) if isinstance(panel, Chart) else number_panel(panel, span=span)
+            built = chart_panel(panel) if isinstance(panel, Chart) else number_panel(panel)
             board.with_panel(built.id(next(ids)))
     return board
 
