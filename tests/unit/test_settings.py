@@ -1,0 +1,60 @@
+"""Settings: the environment wins over defaults, arguments over it, and every mistake is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workers.contracts import settings
+from workers.contracts.errors import InvalidSettings
+from workers.contracts.settings import EngineChoice
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in settings.Settings.model_fields:
+        monkeypatch.delenv(f"GRIDIT_{name.upper()}", raising=False)
+
+
+def test_arguments_win_over_the_environment_and_it_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDIT_SLOTS", "5")
+    monkeypatch.setenv("GRIDIT_PORT", "81")
+    monkeypatch.setenv("GRIDIT_BUNDLES", "/a:/b")
+    monkeypatch.setenv("GRIDIT_ENGINE", "torch")
+    loaded = settings.load(port=82, slots=None)
+    assert (loaded.slots, loaded.port, loaded.engine) == (5, 82, EngineChoice.TORCH)
+    assert loaded.bundles == (Path("/a"), Path("/b"))
+    assert loaded.store_dir == loaded.data_dir / "store"
+    assert settings.load().bundles == (Path("/a"), Path("/b"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SLOTS", "0"),
+        ("SLOTS", "many"),
+        ("PORT", "65536"),
+        ("ENGINE", "abacus"),
+        ("REDIS_URL", "http://x"),
+        ("BUNDLES", ""),
+        ("LOG_LEVEL", "loud"),
+        ("BEAT_SECONDS", "3.9"),
+        ("SLOT", "2"),
+        ("gridit_lower", "2"),
+    ],
+)
+def test_a_mistake_stops_start_up_and_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    variable = name if name.startswith("gridit") else f"GRIDIT_{name}"
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidSettings) as refused:
+        settings.load()
+    assert name.lower() in refused.value.message.lower()
+
+
+def test_every_mistake_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDIT_SLOTS", "0")
+    monkeypatch.setenv("GRIDIT_PORT", "x")
+    monkeypatch.setenv("GRIDIT_COLOUR", "red")
+    with pytest.raises(InvalidSettings, match=r"GRIDIT_COLOUR.*GRIDIT_PORT.*GRIDIT_SLOTS"):
+        settings.load()

@@ -1,0 +1,65 @@
+"""Metrics are projections of facts; names and labels are what dashboards and rules ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.twins import spec
+from workers.contracts.job import Job, JobStatus, Stage
+from workers.facts import Beaten, Claimed, Ended, FramePublished, Left, Redelivered, WorkerFact, WorkerReady
+from workers.metrics import REGISTRY, project
+from workers.tasks import TickRan
+
+JOB = Job(id="j", spec=spec(), created_at=10.0, started_at=12.5, attempt=1)
+ENDED = JOB.evolve(status=JobStatus.COMPLETED, completed_at=20.0, stage_durations={"queue": 2.5, "encode": 1.0})
+
+CASES: list[tuple[WorkerFact, str, dict[str, str], float]] = [
+    (Claimed(JOB), "gridit_queue_wait_seconds_sum", {}, 2.5),
+    (Ended(ENDED), "gridit_jobs_total", {"model": "twin", "status": "completed"}, 1),
+    (Ended(ENDED), "gridit_job_duration_seconds_sum", {}, 10.0),
+    (Ended(ENDED), "gridit_job_attempts_sum", {}, 1),
+    (Ended(ENDED), "gridit_stage_duration_seconds_sum", {"stage": "encode"}, 1.0),
+    (FramePublished("j", Stage.COARSE, 0, 3.0, None), "gridit_time_to_first_frame_seconds_sum", {"stage": "coarse"}, 3),
+    (FramePublished("j", Stage.COARSE, 1, 3.0, 0.5), "gridit_time_to_first_frame_seconds_sum", {"stage": "coarse"}, 0),
+    (FramePublished("j", Stage.REFINED, 1, 3.0, 0.5), "gridit_frame_interval_seconds_sum", {"stage": "refined"}, 0.5),
+    (FramePublished("j", Stage.REFINED, 1, 3.0, None), "gridit_frame_interval_seconds_count", {"stage": "refined"}, 0),
+    (FramePublished("j", Stage.REFINED, 1, 3.0, None), "gridit_frames_total", {"stage": "refined"}, 1),
+    (TickRan("refine", 12, 16, 0.25, 2), "gridit_denoise_step_seconds_sum", {"stage": "refine"}, 0.25),
+    (TickRan("refine", 12, 16, 0.25, 2), "gridit_batch_size_sum", {"stage": "refine"}, 12),
+    (Redelivered("j", "queued"), "gridit_jobs_redelivered_total", {}, 1),
+]
+
+
+@pytest.mark.parametrize(("fact", "name", "labels", "change"), CASES)
+def test_a_fact_changes_its_metric(fact: WorkerFact, name: str, labels: dict[str, str], change: float) -> None:
+    before = REGISTRY.get_sample_value(name, labels) or 0.0
+    project(fact)
+    assert (REGISTRY.get_sample_value(name, labels) or 0.0) - before == pytest.approx(change)
+
+
+def test_gauges_tell_of_the_worker_itself() -> None:
+    project(WorkerReady((), 1.0))
+    project(Beaten(at=100.0, progress_at=None))
+    assert REGISTRY.get_sample_value("gridit_worker_up") == 1
+    assert REGISTRY.get_sample_value("gridit_worker_heartbeat_timestamp_seconds") == 100.0
+    assert REGISTRY.get_sample_value("gridit_worker_progress_timestamp_seconds") == 100.0
+    project(Beaten(at=110.0, progress_at=104.0))
+    assert REGISTRY.get_sample_value("gridit_worker_progress_timestamp_seconds") == 104.0
+
+
+def test_a_second_claim_and_a_leaving_job_are_no_wait() -> None:
+    before = REGISTRY.get_sample_value("gridit_queue_wait_seconds_count")
+    project(Claimed(JOB.evolve(attempt=2)))
+    project(Left("j", 1, "queued"))
+    assert REGISTRY.get_sample_value("gridit_queue_wait_seconds_count") == before
+
+
+def test_durations_reach_twenty_minutes_and_no_metric_has_ids() -> None:
+    for metric in REGISTRY.collect():
+        assert metric.name.startswith("gridit_")
+        for sample in metric.samples:
+            assert not {"job_id", "id", "worker"} & set(sample.labels)
+    bounds = {
+        s.labels["le"] for m in REGISTRY.collect() for s in m.samples if s.name.endswith("duration_seconds_bucket")
+    }
+    assert "1200.0" in bounds
