@@ -26,7 +26,7 @@ from service.metrics import STREAM_CLIENTS
 from service.videos import JobId, current_view
 from workers.contracts.errors import GriditError, InvalidRequest, NotFound, StoreError
 from workers.contracts.event import Event, EventType
-from workers.contracts.job import Job, Stage
+from workers.contracts.job import Job, JobStatus, Stage
 from workers.queue.feed import ReplayTruncated
 
 router = APIRouter(prefix="/v1/videos/{job_id}", tags=["events"])
@@ -92,9 +92,7 @@ class Reader:
         try:
             yield format_sse_event(retry=RETRY_MS)
             while not self._is_over and (event := await following.next(within=COMMENT_SECONDS)) is not Pause.END:
-                for chunk in (
-                    [format_sse_event(comment="still here")] if event is Pause.SILENCE else await self._tell(event)
-                ):
+                for chunk in await self._tell(event):
                     yield chunk
         except GriditError as error:
             yield _broken(error)
@@ -106,12 +104,14 @@ class Reader:
     def _is_over(self) -> bool:
         return self.job.status.terminal and self.position >= self.job.seq
 
-    async def _tell(self, event: Event) -> list[bytes]:
-        """An event as it goes out, and the progress it makes, if that is due."""
+    async def _tell(self, event: Event | Pause) -> list[bytes]:
+        """An event as it goes out, and the progress it makes, if that is due; of silence, a comment."""
+        if isinstance(event, Pause):
+            return [format_sse_event(comment="still here")]
         self.position = event.seq
         data = views.event(self.job.id, event)
         if event.type.terminal:
-            data["video"] = await self._final_view()
+            data["video"] = await self._final_view(event.type)
         if event.type is not EventType.FRAME:
             return [_message(data, event=event.type, seq=event.seq)]
         stage, index = Stage(event.data["stage"]), int(event.data["index"])
@@ -141,9 +141,11 @@ class Reader:
             return {}  # deleted meanwhile; its URL says so
         return {"media_type": stored.media_type, "data": base64.b64encode(data).decode()}
 
-    async def _final_view(self) -> dict[str, Any]:
-        with contextlib.suppress(NotFound):  # deleted meanwhile; what was known last is still true of it
+    async def _final_view(self, end: EventType) -> dict[str, Any]:
+        try:
             self.job = await self.services.queue.get(self.job.id)
+        except NotFound:  # deleted meanwhile; the rest of what was known is still true
+            self.job = self.job.evolve(status=JobStatus(end.value.removeprefix("video.")))
         return await current_view(self.services, self.job)
 
 

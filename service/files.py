@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.datastructures import UploadFile
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 
 from service import views
 from service.context import Context, Services
 from service.invalid import Fault, InvalidFields
+from service.sending import send
 from workers.contracts.batch import File, Purpose, new_id
 from workers.contracts.errors import InvalidRequest
 from workers.queue.client import Order
@@ -71,10 +72,11 @@ async def get_file(file_id: FileId, services: Context) -> dict[str, Any]:
 
 
 @router.get("/{file_id}/content", summary="The file", response_class=FileResponse)
-async def get_file_content(file_id: FileId, services: Context) -> FileResponse:
+async def get_file_content(
+    file_id: FileId, services: Context, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
     file = await services.batches.file(file_id)
-    headers = {"etag": f'"{file.stored.sha256}"'}
-    return FileResponse(services.store.path(file.stored), headers=headers, media_type=JSONL, filename=file.filename)
+    return send(services, file.stored, if_none_match=if_none_match, filename=file.filename)
 
 
 @router.delete("/{file_id}", summary="Delete a file")

@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, Response
 from service import views
 from service.archive import zip_frames
 from service.context import Context, Services
+from service.sending import matches, send
 from service.videos import JobId
 from workers.contracts.errors import Conflict, InvalidRequest, NotFound, NotReady
 from workers.contracts.job import Job, JobStatus, Stage, StoredObject
@@ -52,7 +53,7 @@ async def get_frame(
         stored = await services.queue.frame(job_id, stage, index)
     except NotFound:
         raise _missing_frame(job, stage, index) from None
-    return _send(services, stored, if_none_match=if_none_match)
+    return send(services, stored, if_none_match=if_none_match)
 
 
 @router.get("/content", summary="A finished file", response_class=FileResponse)
@@ -66,7 +67,7 @@ async def get_content(
     job = await services.queue.get(job_id)
     if variant in job.artifacts:
         name = f"{job_id}{_suffix(job.artifacts[variant])}"
-        return _send(services, job.artifacts[variant], if_none_match=if_none_match, filename=name)
+        return send(services, job.artifacts[variant], if_none_match=if_none_match, filename=name)
     if variant not in VARIANTS:
         raise _unknown_variant(job, variant)
     if not job.status.terminal:
@@ -88,7 +89,7 @@ async def _archive(
 ) -> Response:
     archive = await asyncio.to_thread(zip_frames, {i: services.store.path(o) for i, o in stored.items()}, stored=stored)
     headers = {"etag": f'"{archive.digest}"'}
-    if _matches(if_none_match, headers["etag"]):
+    if matches(if_none_match, headers["etag"]):
         archive.remove()
         return Response(status_code=304, headers=headers)
     return FileResponse(
@@ -97,20 +98,6 @@ async def _archive(
         media_type="application/zip",
         filename=f"{job.id}-frames.zip",
         background=BackgroundTask(archive.remove),
-    )
-
-
-def _send(
-    services: Services, stored: StoredObject, *, if_none_match: str | None, filename: str | None = None
-) -> Response:
-    headers = {"etag": f'"{stored.sha256}"', "cache-control": "private, max-age=3600"}
-    if _matches(if_none_match, headers["etag"]):
-        return Response(status_code=304, headers=headers)
-    path = services.store.path(stored)
-    if not path.is_file():
-        raise NotFound("The file is gone: its time was up, or the job was deleted.")
-    return FileResponse(
-        path, headers=headers, media_type=stored.media_type, filename=filename, content_disposition_type="inline"
     )
 
 
@@ -125,11 +112,6 @@ def _missing_frame(job: Job, stage: Stage, index: int) -> NotFound | NotReady:
 def _unknown_variant(job: Job, variant: str) -> InvalidRequest:
     available = ", ".join(sorted({*job.artifacts, ARCHIVE}))
     return InvalidRequest(f"variant must be one of {available} for this job (got {variant[:64]!r}).", param="variant")
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-    return etag in tags or "*" in tags
 
 
 def _suffix(stored: StoredObject) -> str:

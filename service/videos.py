@@ -15,6 +15,7 @@ from service.admission import JOB_ID, Origin, checked_key, checked_traceparent, 
 from service.bodies import read_fields
 from service.context import Context, Services
 from service.requests import parse
+from service.sending import matches
 from workers.contracts.errors import GriditError
 from workers.contracts.job import Job, JobStatus
 from workers.queue.client import Order, Submitted
@@ -76,7 +77,7 @@ async def get_job(job_id: JobId, services: Context, if_none_match: Annotated[str
     headers = {"etag": etag, "cache-control": "no-cache"}
     if job.status in POLL_AFTER_MS:
         headers["openai-poll-after-ms"] = str(POLL_AFTER_MS[job.status])
-    if if_none_match == etag:
+    if matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
     return JSONResponse(body, headers=headers)
 

@@ -31,6 +31,8 @@ from workers.storage import Store
 CLASSES = ("sky", "lava")
 SAMPLERS = ("euler", "heun")
 MAX_FRAMES = 64
+PATIENCE = 60.0
+"""Seconds; a machine that builds and trains beside the tests may be slow. Nothing waits so long where all is well."""
 
 
 def catalogue_entry(**changes: Any) -> CatalogueEntry:
@@ -104,10 +106,10 @@ def running_service(redis_url: str, data_dir: Path, **settings: Any) -> Iterator
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         wait_for(lambda: server.started)
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=10) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE) as http:
             yield Api(http, chosen, redis, server)
         server.handle_exit(signal.SIGTERM, None)
-        thread.join(timeout=10)
+        thread.join(timeout=PATIENCE)
         assert not thread.is_alive()
 
 
@@ -157,7 +159,7 @@ def png(side: int, shade: int) -> bytes:
     return buffer.getvalue()
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
     """Return once the condition holds; fail if it does not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -61,7 +61,7 @@ def batch(api: Api, batch_id: str) -> dict[str, Any]:
 
 
 def wait_until(api: Api, batch_id: str, status: str) -> dict[str, Any]:
-    wait_for(lambda: batch(api, batch_id)["status"] == status, seconds=15)
+    wait_for(lambda: batch(api, batch_id)["status"] == status)
     return batch(api, batch_id)
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.integration.conftest import Server
-from tests.integration.service_fixtures import Api, Told, png, running_service, told, wait_for
+from tests.integration.service_fixtures import PATIENCE, Api, Told, png, running_service, told, wait_for
 from workers.contracts.job import Job, Stage
 
 STORED_EVENTS = 2 + 2 * 4 + 1 + 1
@@ -129,14 +129,14 @@ class TestFollow:
         events.close()
 
     def test_many_readers_that_drop_at_random_lose_nothing(self, api: Api) -> None:
-        job_id = api.create(num_frames=32)["id"]
+        job_id = api.create(num_frames=16)["id"]
         readers = [Dropper(api, job_id, every=count) for count in (1, 2, 3, 5, 8, 13)]
         for reader in readers:
             reader.start()
         api.hand().make()
         for reader in readers:
-            reader.join(timeout=20)
-            assert reader.ids == list(range(1, 2 + 2 * 32 + 2 + 1))
+            reader.join(timeout=PATIENCE)
+            assert reader.ids == list(range(1, 2 + 2 * 16 + 2 + 1))
 
     def test_a_reader_that_leaves_cancels_nothing(self, api: Api) -> None:
         job_id = api.create()["id"]
@@ -168,11 +168,20 @@ class TestFollow:
         job_id = api.create()["id"]
         with contextlib.ExitStack() as stack:
             other = stack.enter_context(running_service(shared_server.url, data_dir))
-            with httpx.Client(base_url=other.http.base_url, timeout=10) as http:
+            with httpx.Client(base_url=other.http.base_url, timeout=PATIENCE) as http:
                 events = stream(http, job_id)
                 next(events)
                 stack.close()
                 assert stored(events) == []
+
+    def test_a_deleted_job_ends_its_streams(self, api: Api) -> None:
+        job_id = api.create()["id"]
+        api.hand().claim()
+        events = stream(api.http, job_id)
+        assert [next(events).type, next(events).type] == ["video.queued", "video.started"]
+        api.http.delete(f"/v1/videos/{job_id}")
+        (end,) = events
+        assert (end.type, end.data["video"]["status"]) == ("video.cancelled", "cancelled")
 
     def test_a_cancelled_job_ends_its_streams(self, api: Api) -> None:
         job_id = api.create()["id"]
@@ -200,7 +209,7 @@ class Dropper(threading.Thread):
 
     def __init__(self, api: Api, job_id: str, *, every: int) -> None:
         super().__init__(daemon=True)
-        self.http = httpx.Client(base_url=api.http.base_url, timeout=10)
+        self.http = httpx.Client(base_url=api.http.base_url, timeout=PATIENCE)
         self.job_id = job_id
         self.every = every
         self.ids: list[int] = []
