@@ -24,6 +24,10 @@ LOADING_SECONDS = 900.0
 """Budget of loading and warming up; after it the worker counts as stuck."""
 BATCHES = 10
 """A tick may take so many times the measured batch time before the worker counts as stuck."""
+FIRST_BATCH_SECONDS = 12.0
+"""Assumed before any is measured: a first batch may compile, allocate, wait for its turn."""
+DECAY = 0.95
+"""Each faster batch lowers the measure so slowly that neither a short stage nor a busy machine passes for a fault."""
 
 
 class Phase(StrEnum):
@@ -84,7 +88,7 @@ class Device(threading.Thread):
         self._lease = lease_seconds
         self._inbox: SimpleQueue[Task | Drop | None] = SimpleQueue()
         self._attempts: dict[str, int] = {}
-        self._batch_seconds = 0.0
+        self._batch_seconds = FIRST_BATCH_SECONDS
         self._since = time.monotonic()
         self._busy = True
         self.phase = Phase.LOADING
@@ -137,7 +141,7 @@ class Device(threading.Thread):
         for fact in facts:
             match fact:
                 case TickRan():
-                    self._batch_seconds = max(fact.seconds, 0.9 * self._batch_seconds)
+                    self._batch_seconds = max(fact.seconds, DECAY * self._batch_seconds)
                 case TaskFinished() | TaskFailed():
                     self._attempts.pop(fact.job_id, None)
         self._mark(busy=False)  # waiting for the publisher is not the device's fault

@@ -69,16 +69,19 @@ class Heartbeat(threading.Thread):
         self._started_at = time.time()
         self._closed = threading.Event()
         self._soon = threading.Event()
+        self._moved = True
         self.draining = False
         self.contact = Contact(longest_gap=max(2.5 * beat_seconds, lease_seconds / 2))
 
     def run(self) -> None:
         """The thread."""
         while not self._closed.is_set():
-            if self._device.moves():
+            moves = self._device.moves()
+            if moves:
                 self._beat()
-            else:
+            elif self._moved:
                 log.error("no heartbeat: the device is stuck", extra={"action": "stuck"})
+            self._moved = moves
             self._soon.wait(self._beat_seconds)
             self._soon.clear()
 
@@ -99,7 +102,8 @@ class Heartbeat(threading.Thread):
             if not known:
                 self._rq.enter_again()
         except AWAY as error:
-            log.warning("redis is away", extra={"action": "beat", "error": str(error)})
+            level = logging.WARNING if self.contact.steady(time.monotonic()) else logging.DEBUG  # once is enough
+            log.log(level, "redis is away", extra={"action": "beat", "error": str(error)})
             return
         for holding, verdict in zip(holdings, verdicts, strict=True):
             if verdict is not Verdict.OK:

@@ -48,6 +48,7 @@ def persist(operation: Callable[[], T], *, action: str) -> T:
         try:
             return operation()
         except AWAY as error:
-            log.warning("redis is away", extra={"action": action, "error": str(error)})
+            level = logging.WARNING if wait == FIRST_WAIT else logging.DEBUG  # once is enough
+            log.log(level, "redis is away", extra={"action": action, "error": str(error)})
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
