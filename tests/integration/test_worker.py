@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import pytest
 import redis
 from rq.command import send_stop_job_command
@@ -19,83 +15,16 @@ from rq.serializers import JSONSerializer
 
 from tests import twins
 from tests.integration.conftest import Server, Workers
+from tests.integration.following import check_whole, ended, some_frames, submit, until
 from tests.twins import spec
 from workers.contracts import keys
 from workers.contracts.event import EventType
-from workers.contracts.job import Job, JobSpec, JobStatus, Stage
+from workers.contracts.job import Job, JobStatus
 from workers.queue.client import JobQueue
 from workers.queue.connect import connect_bytes
 from workers.queue.release import release
-from workers.storage import Store
 
 pytestmark = pytest.mark.anyio
-
-T = TypeVar("T")
-PATIENCE = 60.0
-"""Seconds; far more than anything here takes on a machine that does nothing else."""
-
-
-async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool]) -> T:
-    """Look until it holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not holds(seen := await look()):
-        assert time.monotonic() < deadline, seen
-        await asyncio.sleep(0.01)
-    return seen
-
-
-async def submit(queue: JobQueue, job: JobSpec) -> str:
-    return (await queue.submit(job, body_digest="d", max_queued=100)).job.id
-
-
-async def ended(queue: JobQueue, job_id: str) -> Job:
-    return await until(lambda: queue.get(job_id), lambda job: job.status.terminal)
-
-
-async def some_frames(queue: JobQueue, job_id: str, *, refined: int = 1) -> Job:
-    return await until(lambda: queue.get(job_id), lambda job: job.refined_done >= refined)
-
-
-async def check_whole(queue: JobQueue, workers: Workers, job_id: str) -> None:
-    """The law of a finished job: every frame once and in order, refined after coarse, right bytes, one end."""
-    job = await queue.get(job_id)
-    assert job.status is JobStatus.COMPLETED, job.error
-    events = await queue.events(job_id)
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    frames = [(event.data["stage"], event.data["index"]) for event in events if event.type is EventType.FRAME]
-    for stage in Stage:
-        assert [index for name, index in frames if name == stage] == list(range(job.spec.num_frames))
-    assert all(frames.index(("coarse", i)) < frames.index(("refined", i)) for i in range(job.spec.num_frames))
-    kinds = [event.type for event in events]
-    assert [kinds.count(kind) for kind in (EventType.COARSE_READY, EventType.COMPLETED)] == [1, 1]
-    assert [kind for kind in kinds if kind.terminal] == kinds[-1:]
-    store, expected = Store(workers.data_dir / "store"), expected_frames(job.spec)
-    stored = await queue.frames(job_id)
-    assert {name: hashlib.sha256(pixels(store.read(stored[name])).tobytes()).digest() for name in stored} == {
-        name: hashlib.sha256(frame.tobytes()).digest() for name, frame in expected.items()
-    }
-    video = job.artifacts["video"]
-    assert store.read(video)[4:8] == b"ftyp"
-    assert not (workers.data_dir / "store" / "jobs" / job_id / "results").exists()
-    assert set(job.stage_durations) == {"queue", "coarse", "refine", "encode"}
-
-
-def expected_frames(job: JobSpec) -> dict[tuple[Stage, int], np.ndarray]:
-    """What the twin makes of a job, alone and undisturbed."""
-    results: dict[str, np.ndarray] = {}
-    frames: dict[tuple[Stage, int], np.ndarray] = {}
-    for unit in twins.plan(job):
-        results[unit.key] = twins.compute(job, unit, results[unit.requires[0]] if unit.requires else None)
-        stage = Stage.COARSE if unit.kind.value == "coarse" else Stage.REFINED
-        for index, frame in zip(unit.frames, results[unit.key], strict=True):
-            frames[stage, index] = (frame * 255).astype(np.uint8)
-    return frames
-
-
-def pixels(data: bytes) -> np.ndarray:
-    from models.media import png
-
-    return png.decode(data)
 
 
 async def test_jobs_run_to_their_end_two_at_once(queue: JobQueue, workers: Workers) -> None:
@@ -103,7 +32,7 @@ async def test_jobs_run_to_their_end_two_at_once(queue: JobQueue, workers: Worke
     ids = [await submit(queue, spec(frames=10, seed=seed)) for seed in (1, 2, 3)]
     jobs = [await ended(queue, job_id) for job_id in ids]
     for job_id in ids:
-        await check_whole(queue, workers, job_id)
+        await check_whole(queue, workers.data_dir, job_id)
         assert len(workers.units(job_id)) == len(set(workers.units(job_id))) == 6
     starts = [job.started_at or 0.0 for job in jobs]
     ends = [job.completed_at or 0.0 for job in jobs]
@@ -127,7 +56,7 @@ async def test_a_killed_workers_job_goes_on_where_it_was(
     for job_id in ids:
         job = await ended(queue, job_id)
         assert job.attempt == 2
-        await check_whole(queue, workers, job_id)
+        await check_whole(queue, workers.data_dir, job_id)
         assert len(kept[job_id]) >= 4
         assert not kept[job_id] & set(workers.units(job_id, attempt=2)), "nothing persisted is computed again"
 
@@ -143,7 +72,7 @@ async def test_a_lease_that_ends_brings_the_job_to_a_live_worker(queue: JobQueue
     dead.kill()
     killed_at = time.time()
     job = await ended(queue, job_id)
-    await check_whole(queue, workers, job_id)
+    await check_whole(queue, workers.data_dir, job_id)
     (_, again) = [event for event in await queue.events(job_id) if event.type is EventType.STARTED]
     assert job.attempt == 2
     assert again.at - killed_at < 3 * 1.0
@@ -177,7 +106,7 @@ async def test_a_drain_gives_back_at_no_cost(queue: JobQueue, workers: Workers) 
     workers.start("next", tick_seconds=0.0)
     for job_id in ids:
         await ended(queue, job_id)
-        await check_whole(queue, workers, job_id)
+        await check_whole(queue, workers.data_dir, job_id)
         units = workers.units(job_id)
         assert len(units) == len(set(units)), "nothing is computed twice"
 
@@ -229,7 +158,7 @@ async def test_a_failing_job_ends_alone(queue: JobQueue, workers: Workers) -> No
     assert job.error is not None
     assert (job.status, job.error.message, job.coarse_done) == (JobStatus.FAILED, "asked to fail", 4)
     await ended(queue, good)
-    await check_whole(queue, workers, good)
+    await check_whole(queue, workers.data_dir, good)
 
 
 async def test_a_lost_device_ends_the_worker_and_frees_its_jobs(queue: JobQueue, workers: Workers) -> None:
@@ -283,12 +212,12 @@ async def test_redis_killed_and_back_costs_nothing(own_server: Server, tmp_path:
         for job_id in ids:
             job = await ended(queue, job_id)
             assert job.attempt == 1
-            await check_whole(queue, workers, job_id)
+            await check_whole(queue, workers.data_dir, job_id)
             assert len(workers.units(job_id)) == len(set(workers.units(job_id)))
         assert worker.is_alive()
         again = await submit(queue, spec(seed=9))
         await ended(queue, again)
-        await check_whole(queue, workers, again)
+        await check_whole(queue, workers.data_dir, again)
     finally:
         workers.kill_all()
         await queue.close()
@@ -307,6 +236,6 @@ async def test_a_frozen_worker_is_replaced_and_writes_nothing_when_it_wakes(queu
     os.kill(frozen.pid, signal.SIGCONT)
     await ended(queue, job_id)
     await asyncio.sleep(0.5)
-    await check_whole(queue, workers, job_id)
+    await check_whole(queue, workers.data_dir, job_id)
     states = await until(queue.workers, lambda found: len(found) == 2 and not any(s.running for s in found))
     assert {state.name for state in states} == {"frozen", "live"}
