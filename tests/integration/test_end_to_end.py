@@ -21,7 +21,7 @@ from workers.contracts.event import EventType
 from workers.contracts.job import Stage
 
 FRAMES = 64
-SHORT: dict[str, Any] = {"num_frames": 20, "num_inference_steps": 4}
+SHORT: dict[str, Any] = {"num_frames": 17, "num_inference_steps": 2}
 """Two grids and two units of refinement."""
 
 pytestmark = pytest.mark.timeout(600)
