@@ -58,5 +58,6 @@ def assemble(runs: Mapping[Stage, Training], path: Path, *, name: str) -> Bundle
 
 
 def _story(training: Training) -> dict[str, object]:
-    done = {"steps": training.step, "samples": training.step * training.recipe.batch}
+    samples = training.step * training.recipe.batch
+    done = {"steps": training.step, "decay_from": min(training.plan.decay_from, training.step), "samples": samples}
     return {"done": done, "recipe": training.recipe.model_dump(mode="json")}

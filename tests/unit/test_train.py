@@ -165,7 +165,7 @@ def test_two_runs_become_a_bundle(tmp_path: Path) -> None:
     written = assemble(runs, tmp_path / "bundle", name="tiny")
     assert bundles.load(tmp_path / "bundle") == written
     assert written.spec.recipe[Stage.COARSE] == {
-        "done": {"steps": 0, "samples": 0},
+        "done": {"steps": 0, "decay_from": 0, "samples": 0},
         "recipe": runs[Stage.COARSE].recipe.model_dump(mode="json"),
     }
     alien = Training.fresh(tiny_recipe(Stage.REFINE).model_copy(update={"domains": ("sky",)}))
