@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from workers.contracts import logs, settings
+from workers.contracts.errors import BundleUnavailable
 from workers.contracts.settings import Settings
 from workers.tasks import Engine
 
@@ -41,18 +42,25 @@ def worker(
         status = running.run()
     finally:
         metrics.retire()
-        if running.stuck:
-            os._exit(1)
+    if running.stuck:
+        os._exit(status)  # a thread that cannot be ended would keep the process
     raise typer.Exit(status)
 
 
 def load(chosen: Settings) -> Engine:
-    """The runner with this machine's bundles and engines; heavy imports happen here."""
+    """The runner with this machine's bundles and engines; heavy imports happen here.
+
+    Raises BundleUnavailable that says what is wrong with a bundle, or why the engine asked for cannot run.
+    """
+    from models.bundle import BundleError
+    from models.engines import EngineUnavailable
     from workers import runner
 
-    return runner.load(
-        chosen.bundles, engine=chosen.engine.value, precision=chosen.precision.value, threads=chosen.threads
-    )
+    engine, precision = chosen.engine.value, chosen.precision.value
+    try:
+        return runner.load(chosen.bundles, engine=engine, precision=precision, threads=chosen.threads)
+    except (BundleError, EngineUnavailable) as error:
+        raise BundleUnavailable(str(error)) from error
 
 
 def default_name() -> str:

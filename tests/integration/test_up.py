@@ -93,7 +93,9 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_start_ends_it_with_the_reason(tmp_path: Path) -> None:
     said = refused(tmp_path, GRIDIT_BUNDLES=str(tmp_path / "absent"))
-    assert str(tmp_path / "absent") in said
+    assert said.startswith("error: worker-1 ended")
+    assert f"bundle {tmp_path / 'absent'}: bundle.json: found no such file" in said
+    assert len(said.splitlines()) == 1
     assert not processes_of(tmp_path)
 
 

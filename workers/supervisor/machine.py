@@ -161,8 +161,8 @@ class Machine:
         """Why a child ended: the error it names, else the end of its log."""
         log = self.directory.path / "logs" / f"{death.name}.log"
         tail = log_tail(log)
-        named = [line.removeprefix(ERROR) for line in tail.splitlines() if line.startswith(ERROR)]
-        reason = named[-1] if named else f"\n{tail}\n"
+        _, named, error = f"\n{tail}".rpartition(f"\n{ERROR}")
+        reason = error if named else f"\n{tail}\n"
         return f"{death.name} ended (status {death.status}) before it was ready: {reason} (log: {log})"
 
     def _release(self, instance: str, *, url: str) -> Iterator[Fact]:
