@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from click import ClickException
+import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -113,26 +113,32 @@ def buckets_of(text: str) -> tuple[int, ...]:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn what a user can mend into the one line of a command that failed."""
+    """Say what a user can mend in one line, and end the command with status 1."""
     try:
         yield
     except (ValueError, EngineUnavailable, PlanDamaged, BuildFailed) as error:
         hint = "; --on-damage rebuild makes it again" if isinstance(error, PlanDamaged) else ""
-        raise ClickException(f"{error}{hint}") from error
+        typer.echo(f"{typer.style('error:', fg='red', bold=True)} {error}{hint}", err=True)
+        raise typer.Exit(1) from error
 
 
 def _table(done: Sequence[Done]) -> Table:
-    table = Table("net", "plan", "for", "MB", "seconds", "kernels", "fused attentions", "profiles")
+    table = Table("net", "plan", "MB", "seconds", "kernels", "fused", "profiles", title=_title(done))
     for fact in done:
-        record, recipe = fact.record, fact.record.recipe
+        record = fact.record
         table.add_row(
             record.net,
             str(fact.outcome),
-            f"{recipe.flavour} {recipe.precision} {','.join(recipe.targets)}",
             f"{record.plan_bytes / 1e6:.1f}",
             f"{fact.seconds:.1f}",
             str(record.kernels),
             f"{record.fused_attentions} / {record.depth}",
-            str(len(recipe.profiles)),
+            str(len(record.recipe.profiles)),
         )
     return table
+
+
+def _title(done: Sequence[Done]) -> str:
+    """What all plans of one compilation have in common."""
+    recipe = done[0].record.recipe
+    return f"{recipe.flavour} {recipe.version}, {recipe.precision}, for {', '.join(recipe.targets)}"

@@ -31,13 +31,14 @@ from models.build import (
 )
 from models.bundle import Bundle
 from models.compile import Done, Phase, compile_bundle, show, targets_of
-from models.engine_cache import EngineCache, PlanDamaged, Record, plan_name
+from models.engine_cache import VARIABLE, EngineCache, PlanDamaged, Record, plan_name
 from models.engines import EngineUnavailable, Precision
 from models.engines.tensorrt import find, opened
 from models.export import source_digest
 from models.flavours import Flavour, TensorRTRTX
 from models.nn.dit import DiT
 from models.spec import BundleSpec, Stage
+from service import cli
 from tests.exported import graph, needs_export, net
 from tests.tiny import awake, tiny_spec
 
@@ -265,6 +266,42 @@ class TestWithoutAGpu:
     def test_the_current_gpu_cannot_be_a_target(self) -> None:
         with pytest.raises(EngineUnavailable, match="no NVIDIA GPU"):
             small(targets=["current"])
+
+
+class TestTheCommand:
+    """`gridit compile`, over a cache that has the plans."""
+
+    @pytest.fixture(autouse=True)
+    def here(self, first: list[Phase | Done], cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(VARIABLE, str(cache.root))
+        monkeypatch.setenv("COLUMNS", "160")
+
+    def call(self, demo: Bundle, *options: str) -> int:
+        given = ["--engine", "tensorrt", "--target", "sm89", "--precision", "fp16", "--buckets", "1,8"]
+        return cli.run(["compile", str(demo.path), *given, *options])
+
+    def test_it_shows_what_it_found(self, demo: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.call(demo) == 0
+        shown = capsys.readouterr().out
+        assert shown.count(Outcome.HIT) == len(Stage)
+        assert "fp16, for sm89" in shown
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [(("--target", "sm90"), "cannot build for sm90"), (("--buckets", "0"), "0 is no batch size")],
+    )
+    def test_a_mistake_is_one_line(
+        self, demo: Bundle, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+    ) -> None:
+        assert self.call(demo, *options) == 1
+        told = capsys.readouterr().err
+        assert told.startswith("error: ")
+        assert said in told
+        assert "Traceback" not in told
+
+    def test_a_path_that_is_no_bundle(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.run(["compile", str(tmp_path), "--target", "sm89"]) == 1
+        assert "bundle.json" in capsys.readouterr().err
 
 
 def test_the_table_names_every_plan(first: list[Phase | Done]) -> None:
