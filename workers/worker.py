@@ -10,7 +10,8 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from queue import Empty, Queue
+from contextlib import suppress
+from queue import Empty, Full, Queue
 
 from workers.contracts import keys
 from workers.contracts.errors import GriditError
@@ -141,8 +142,10 @@ class Worker:
             for holding in reversed(self._holdings.all()):  # each goes to the front: the first claimed last
                 self._take_off(holding.job.id, holding.job.attempt, Why.DRAIN)
         self._device.close()
-        self._device.join(CLOSE_SECONDS)
-        self._out.put(None)
+        if self._device.phase is not Phase.LOADING:  # which nothing can interrupt
+            self._device.join(CLOSE_SECONDS)
+        with suppress(Full):
+            self._out.put(None, timeout=CLOSE_SECONDS)
         self._publisher.join(CLOSE_SECONDS)
 
     def _listen(self, timeout: float) -> None:
