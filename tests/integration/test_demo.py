@@ -19,7 +19,10 @@ from tests.tiny import tiny_bundle
 GRIDIT = (sys.executable, "-m", "service.cli")
 RESULT = {"video.mp4", "sequence.gif", "contact-sheet.png", "frames", "job.json", "events.jsonl"}
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"),
+    pytest.mark.timeout(300),
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def service(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
 
 def call(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*GRIDIT, *arguments], env=environment, capture_output=True, text=True, timeout=110, check=False
+        [*GRIDIT, *arguments], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
 
 
@@ -89,7 +92,7 @@ def test_an_interrupted_demo_leaves_nothing(
         assert process.stdout is not None
         assert any("drawing" in line for line in process.stdout)
         process.send_signal(number)
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
     assert nothing_is_left(environment)
     assert not list(tmp_path.iterdir())
     assert not list(Path(environment["TMPDIR"]).iterdir())
@@ -101,7 +104,7 @@ def test_the_service_of_a_killed_demo_stops_by_itself(environment: dict[str, str
         assert any("service ready" in line for line in process.stdout)
         assert not nothing_is_left(environment)
         process.kill()
-        assert wait_for(lambda: nothing_is_left(environment), seconds=30)
+        assert wait_for(lambda: nothing_is_left(environment), seconds=60)
 
 
 def test_generate_and_watch_work_on_a_running_service(service: Up, environment: dict[str, str], tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ FRAMES = 128
 LONG: dict[str, Any] = {"prompt": "sky", "num_frames": FRAMES, "num_inference_steps": 30, "seed": 3}
 """A job of the tiny bundle that takes a few seconds."""
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"),
+    pytest.mark.timeout(300),
+]
 
 
 @pytest.fixture(scope="module")
@@ -156,5 +159,5 @@ def test_ctrl_c_or_the_end_of_its_input_stop_all_of_it_and_the_next_one_finds_it
         assert client.frame(done.id, 3).startswith(b"\x89PNG")
         assert second.process.stdin is not None
         second.process.stdin.close()
-        assert second.process.wait(20) == 0
+        assert second.process.wait(60) == 0
         assert not processes_of(tmp_path)

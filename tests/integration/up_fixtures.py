@@ -62,7 +62,7 @@ class Up:
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """The exit status after this signal."""
         self.process.send_signal(number)
-        self.said += self.process.communicate(timeout=30)[0].splitlines()
+        self.said += self.process.communicate(timeout=60)[0].splitlines()
         return self.process.returncode
 
 
@@ -93,7 +93,7 @@ def refused(data_dir: Path, *options: str, **environment: str) -> str:
         [*COMMAND, "--data-dir", str(data_dir), *options],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         env={**os.environ, **environment},
         check=False,
     )
