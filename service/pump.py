@@ -35,7 +35,6 @@ MOST_ERRORS = 100
 """Errors in the batch object; the error file has them all."""
 ROOM = 2
 """Batches fill the queue up to this part of the bound, so that single requests still get in."""
-RUNNING = (BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING)
 
 
 @dataclass
@@ -89,12 +88,16 @@ class Pump:
             match batch.status:
                 case BatchStatus.VALIDATING:
                     await self._validate(batch)
+                case BatchStatus.CANCELLING if batch.in_progress_at is None:
+                    await self._close(batch, BatchStatus.CANCELLED)  # nothing was submitted
                 case BatchStatus.IN_PROGRESS | BatchStatus.CANCELLING:
                     await self._advance(batch)
                 case BatchStatus.FINALIZING:
                     await self._close(batch, BatchStatus.COMPLETED)
         except (InvalidRequest, NotFound, StoreError) as error:
             await self._fail(batch, error)
+        except Unavailable:  # no model is known yet, or Redis is out: the next turn tries again
+            log.debug("batch waits", extra={"action": "batch_wait", "batch_id": batch.id})
 
     async def _validate(self, batch: Batch) -> None:
         """Read the file; bad lines end here, good ones make the batch go on."""

@@ -10,18 +10,13 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Server
-from tests.integration.service_fixtures import Api, running_service, wait_for
+from tests.integration.service_fixtures import Api, catalogue_entry, running_service, wait_for
 from workers.contracts.job import JobStatus
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def service(shared_server: Server, data_dir: Path) -> Iterator[Api]:
-    with running_service(shared_server.url, data_dir) as running:
+def service(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with running_service(shared_server.url, tmp_path_factory.mktemp("data")) as running:
         yield running
 
 
@@ -147,28 +142,15 @@ class TestBatch:
         assert [entry["error"]["code"] for entry in result(api, ended["error_file_id"])] == ["cancelled"] * 2
         assert {video["status"] for video in api.get("/v1/videos")["data"]} == {"completed", "cancelled"}
 
-    def test_batches_leave_room_for_single_requests(self, shared_server: Server, tmp_path: Path) -> None:
-        with running_service(shared_server.url, tmp_path, max_queued=4) as api:
-            api.reset()
-            batch_id = start(api, [line(str(number)) for number in range(6)])
-            wait_for(lambda: api.get("/readyz")["queues"]["low"] == 2)
-            api.create()
-            make_all(api, 7)
-            assert wait_until(api, batch_id, "completed")["request_counts"]["completed"] == 6
-
-    def test_a_batch_goes_on_in_another_process_and_doubles_nothing(
-        self, api: Api, shared_server: Server, data_dir: Path
-    ) -> None:
-        with running_service(shared_server.url, data_dir, max_queued=4) as first:
-            api.redis.delete("gridit:batches:pump")
-            batch_id = start(first, [line(str(number)) for number in range(5)])
-            make_all(first, 2)
-        make_all(api, 3)
-        ended = wait_until(api, batch_id, "completed")
-        assert ended["request_counts"] == {"total": 5, "completed": 5, "failed": 0}
-        assert [entry["custom_id"] for entry in result(api, ended["output_file_id"])] == [str(n) for n in range(5)]
-        videos = api.get("/v1/videos")["data"]
-        assert [video["status"] for video in videos] == [JobStatus.COMPLETED.value] * 5
+    def test_a_batch_waits_for_a_first_model_and_can_be_cancelled_meanwhile(self, api: Api) -> None:
+        api.redis.delete("gridit:catalogue")
+        one, other = start(api, [line("a")]), start(api, [line("b")])
+        api.http.post(f"/v1/batches/{other}/cancel")
+        assert wait_until(api, other, "cancelled")["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
+        assert batch(api, one)["status"] == "validating"
+        api.hand().ledger.announce([catalogue_entry()])
+        make_all(api, 1)
+        assert wait_until(api, one, "completed")["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
 
     def test_two_batches_of_one_file_are_two(self, api: Api) -> None:
         file_id = upload(api, [line("a")])
@@ -194,6 +176,31 @@ class TestBatch:
         assert refused.status_code == 422
         assert refused.json()["error"]["param"] == param
         assert not api.get("/v1/batches")["data"]
+
+
+class TestPump:
+    """On a Redis of their own, so that no other pump takes the lead."""
+
+    def test_batches_leave_room_for_single_requests(self, own_server: Server, tmp_path: Path) -> None:
+        with running_service(own_server.url, tmp_path / "data", max_queued=4) as api:
+            api.reset()
+            batch_id = start(api, [line(str(number)) for number in range(6)])
+            wait_for(lambda: api.get("/readyz")["queues"]["low"] == 2)
+            api.create()
+            make_all(api, 7)
+            assert wait_until(api, batch_id, "completed")["request_counts"]["completed"] == 6
+
+    def test_a_batch_goes_on_in_another_process_and_doubles_nothing(self, own_server: Server, tmp_path: Path) -> None:
+        with running_service(own_server.url, tmp_path / "data", max_queued=4) as api:
+            api.reset()
+            batch_id = start(api, [line(str(number)) for number in range(5)])
+            make_all(api, 2)
+        with running_service(own_server.url, tmp_path / "data") as api:
+            make_all(api, 3)
+            ended = wait_until(api, batch_id, "completed")
+            assert ended["request_counts"] == {"total": 5, "completed": 5, "failed": 0}
+            assert [entry["custom_id"] for entry in result(api, ended["output_file_id"])] == [str(n) for n in range(5)]
+            assert [video["status"] for video in api.get("/v1/videos")["data"]] == [JobStatus.COMPLETED.value] * 5
 
 
 class TestFiles:
