@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,7 +64,8 @@ async def check_whole(queue: JobQueue, data_dir: Path, job_id: str) -> None:
     }
     video = job.artifacts["video"]
     assert store.read(video)[4:8] == b"ftyp"
-    assert not (data_dir / "store" / "jobs" / job_id / "results").exists()
+    results = data_dir / "store" / "jobs" / job_id / "results"
+    await until(partial(asyncio.to_thread, results.exists), lambda there: not there)  # soon after the end
     assert set(job.stage_durations) == {"queue", "coarse", "refine", "encode"}
 
 

@@ -142,7 +142,8 @@ async def test_rqs_own_stop_command_cancels(queue: JobQueue, workers: Workers, r
 
 async def test_a_deadline_ends_a_running_job(queue: JobQueue, workers: Workers) -> None:
     workers.start("w", tick_seconds=0.05, beat_seconds=0.2)
-    job_id = await submit(queue, spec(frames=400, deadline_seconds=1.5))
+    await until(queue.workers, lambda states: any(state.phase == "ready" for state in states))
+    job_id = await submit(queue, spec(frames=1000, deadline_seconds=3.0))
     job = await ended(queue, job_id)
     assert job.error is not None
     assert (job.status, job.error.code) == (JobStatus.FAILED, "deadline_exceeded")
