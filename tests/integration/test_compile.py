@@ -56,7 +56,7 @@ def rtx() -> Flavour | None:
 
 pytestmark = [
     needs_export,
-    pytest.mark.timeout(600),  # exporting and building take a dozen seconds on two idle cores
+    pytest.mark.timeout(1800),  # exporting and building take half a minute of one idle core
     pytest.mark.skipif(rtx() is None, reason="TensorRT-RTX comes with the extra tensorrt-rtx, which is not installed"),
 ]
 

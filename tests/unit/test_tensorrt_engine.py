@@ -21,7 +21,7 @@ from tests.exported import graph, needs_export, net
 from tests.tiny import awake, tiny_net, tiny_spec
 
 twin = pytest.importorskip("models.engines._tensorrt_twin", reason="onnxruntime comes with the extra tensorrt-rtx")
-pytestmark = needs_export
+pytestmark = [needs_export, pytest.mark.timeout(900)]  # an export takes several seconds of one idle core
 
 BUCKETS = (1, 2, 4)
 STATIC = tuple(Profile(least=size, best=size, most=size) for size in BUCKETS)
