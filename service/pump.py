@@ -96,6 +96,7 @@ class Pump:
                     await self._close(batch, BatchStatus.COMPLETED)
         except (InvalidRequest, NotFound, StoreError) as error:
             await self._fail(batch, error)
+            log.warning("batch failed", extra={"action": "batch_fail", "batch_id": batch.id, "error": error.message})
         except Unavailable:  # no model is known yet, or Redis is out: the next turn tries again
             log.debug("batch waits", extra={"action": "batch_wait", "batch_id": batch.id})
 

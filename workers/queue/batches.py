@@ -93,7 +93,11 @@ class BatchRecords:
         """Batches that are not at their end, the oldest first."""
         async with reachable():
             ids = await cast("Awaitable[set[str]]", self._redis.smembers(ACTIVE))
-        return sorted([await self.batch(batch_id) for batch_id in ids], key=lambda batch: batch.created_at)
+            pipe = self._redis.pipeline(transaction=False)
+            for batch_id in ids:
+                pipe.hgetall(keys.batch(batch_id))
+            found = cast("list[dict[str, str]]", await pipe.execute())
+        return sorted((Batch.from_hash(fields) for fields in found if fields), key=lambda batch: batch.created_at)
 
     async def move(self, batch: Batch, *, sources: Collection[BatchStatus]) -> bool:
         """Write the batch if its status is still among `sources`; whether it was. Counts are left alone."""
