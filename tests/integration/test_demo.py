@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.integration.up_fixtures import Up, processes_of, up, wait_for
+from tests.integration.up_fixtures import ONE_THREAD, Up, processes_of, up, wait_for
 from tests.tiny import tiny_bundle
 
 GRIDIT = (sys.executable, "-m", "service.cli")
@@ -29,7 +29,12 @@ pytestmark = [
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A tiny bundle, and a temporary directory by which the demo's processes can be told."""
     bundle = tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
-    return {**os.environ, "GRIDIT_BUNDLES": str(bundle), "TMPDIR": str(tmp_path_factory.mktemp("temporary"))}
+    return {
+        **os.environ,
+        **ONE_THREAD,
+        "GRIDIT_BUNDLES": str(bundle),
+        "TMPDIR": str(tmp_path_factory.mktemp("temporary")),
+    }
 
 
 @pytest.fixture(scope="module")

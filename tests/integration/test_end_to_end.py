@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from service.client import Client, Video
-from tests.integration.up_fixtures import up
+from tests.integration.up_fixtures import ONE_THREAD, up
 from workers.contracts.event import EventType
 from workers.contracts.job import Stage
 
@@ -103,7 +103,7 @@ def digests(client: Client, video: Video) -> dict[tuple[Stage, int], str]:
 
 
 def test_frames_are_the_same_bytes_alone_beside_another_job_and_on_the_next_start(tmp_path: Path) -> None:
-    with up(tmp_path) as first, first.client() as client:
+    with up(tmp_path, **ONE_THREAD) as first, first.client() as client:
         alone = digests(client, client.submit(prompt="sky", seed=11, **SHORT))
         other = client.submit(prompt="lava", seed=12, **SHORT)
         again = client.submit(prompt="sky", seed=11, **SHORT)
@@ -113,5 +113,5 @@ def test_frames_are_the_same_bytes_alone_beside_another_job_and_on_the_next_star
         assert spans[1][0] <= spans[0][1], "they never ran at the same time"
         assert first.stop() == 0
     assert beside == alone
-    with up(tmp_path) as second, second.client() as client:
+    with up(tmp_path, **ONE_THREAD) as second, second.client() as client:
         assert digests(client, client.submit(prompt="sky", seed=11, **SHORT)) == alone

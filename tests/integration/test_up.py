@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service.client import Client, Event
-from tests.integration.up_fixtures import Up, processes_of, refused, up, wait_for
+from tests.integration.up_fixtures import ONE_THREAD, Up, processes_of, refused, up, wait_for
 from tests.tiny import tiny_bundle
 from workers.contracts.event import EventType
 from workers.contracts.job import JobStatus
@@ -29,14 +29,15 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings for a tiny bundle."""
+    return {"GRIDIT_BUNDLES": str(tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path), **ONE_THREAD}
 
 
 @pytest.fixture(scope="module")
-def shared(bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def shared(tiny: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """One that all tests use which leave it running."""
-    with up(tmp_path_factory.mktemp("shared"), GRIDIT_BUNDLES=bundle) as running:
+    with up(tmp_path_factory.mktemp("shared"), **tiny) as running:
         yield running
 
 
@@ -129,22 +130,22 @@ def test_a_killed_api_or_server_is_replaced_under_a_running_job(shared: Up, name
     shared.read_until(rf"{name} runs again")
 
 
-def test_after_a_kill_nothing_is_left_and_the_next_one_takes_over(bundle: str, tmp_path: Path) -> None:
-    with up(tmp_path, GRIDIT_BUNDLES=bundle) as first, first.client() as client:
+def test_after_a_kill_nothing_is_left_and_the_next_one_takes_over(tiny: dict[str, str], tmp_path: Path) -> None:
+    with up(tmp_path, **tiny) as first, first.client() as client:
         video = client.submit(**LONG)
         until_refined(client, video.id)
         first.process.kill()
         start = time.monotonic()
         assert wait_for(lambda: not processes_of(tmp_path), seconds=2.0), processes_of(tmp_path)
         assert time.monotonic() - start < 2.0
-    with up(tmp_path, GRIDIT_BUNDLES=bundle) as second, second.client() as client:
+    with up(tmp_path, **tiny) as second, second.client() as client:
         check_whole(list(client.events(video.id)), FRAMES)
 
 
 def test_ctrl_c_or_the_end_of_its_input_stop_all_of_it_and_the_next_one_finds_its_jobs(
-    bundle: str, tmp_path: Path
+    tiny: dict[str, str], tmp_path: Path
 ) -> None:
-    settings = {"GRIDIT_BUNDLES": bundle, "GRIDIT_DRAIN_SECONDS": "0.2"}
+    settings = {**tiny, "GRIDIT_DRAIN_SECONDS": "0.2"}
     with up(tmp_path, **settings) as first, first.client() as client:
         done = client.submit(prompt="sky", num_frames=4)
         assert list(client.events(done.id))[-1].type is EventType.COMPLETED

@@ -16,6 +16,8 @@ from pathlib import Path
 from service.client import Client
 from workers.supervisor.directory import Record, read_record
 
+ONE_THREAD = {"GRIDIT_THREADS": "1"}
+"""Enough for tiny nets; two would wait for each other on a busy machine."""
 COMMAND = (sys.executable, "-m", "service.cli", "up", "--port", "0")
 
 
