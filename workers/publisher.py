@@ -147,8 +147,9 @@ class Publisher(threading.Thread):
         if isinstance(ended, Verdict):
             self._leave(holding, ended.value)
             return
-        self._delete_files(results.raw_tree(job.id))
         report(Ended(ended))
+        self._delete_files(results.raw_tree(job.id))
+        persist(lambda: self._ledger.tidied(job.id), action="tidy")
         self._forget(holding)
 
     def _leave(self, holding: Holding, why: str) -> None:

@@ -1,4 +1,4 @@
-"""What any live worker does for all: lost jobs are queued again, expired files deleted."""
+"""What any live worker does for all: lost jobs are queued again, expired and left-over files deleted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ class Sweeper:
             for job_id, became in sweep.swept.items():
                 report(Redelivered(job_id, became))
             for job_id in sweep.expired:
-                self._expire(job_id)
+                self._delete(results.tree(job_id))
+                self._ledger.purge(job_id)
+            for job_id in sweep.littered:
+                self._delete(results.raw_tree(job_id))
+                self._ledger.tidied(job_id)
         except AWAY as error:
             log.warning("redis is away", extra={"action": "sweep", "error": str(error)})
 
@@ -49,9 +53,8 @@ class Sweeper:
             return Judge.NO
         return Judge.YES
 
-    def _expire(self, job_id: str) -> None:
+    def _delete(self, prefix: str) -> None:
         try:
-            self._store.delete_tree(results.tree(job_id))
+            self._store.delete_tree(prefix)
         except StoreError as error:
             log.warning("files left behind", extra={"action": "files_left", "error": error.message})
-        self._ledger.purge(job_id)

@@ -10,6 +10,7 @@
 | gridit:leases | zset | claimed job's id by the time its worker's lease ends |
 | gridit:deadlines | zset | unfinished job's id by its deadline, for jobs that have one |
 | gridit:expiry | zset | finished job's id by expires_at |
+| gridit:litter | zset | finished job's id by its end, until its raw results are deleted |
 | gridit:live | channel | every stored event as JSON {job, seq, type, at, data}: a doorbell, the stream is the truth |
 | gridit:wake | channel | a job was queued |
 | gridit:idempotency:<tenant>:<key> | string | JSON {job, digest} with a TTL |
@@ -26,6 +27,7 @@ JOBS = f"{PREFIX}jobs"
 LEASES = f"{PREFIX}leases"
 DEADLINES = f"{PREFIX}deadlines"
 EXPIRY = f"{PREFIX}expiry"
+LITTER = f"{PREFIX}litter"
 LIVE = f"{PREFIX}live"
 WAKE = f"{PREFIX}wake"
 CATALOGUE = f"{PREFIX}catalogue"

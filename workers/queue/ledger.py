@@ -85,6 +85,8 @@ class Sweep:
     """By job: what became of it."""
     expired: tuple[str, ...]
     """Jobs whose files are due to go."""
+    littered: tuple[str, ...]
+    """Ended jobs whose raw results nobody has deleted."""
 
 
 class Ledger:
@@ -171,8 +173,13 @@ class Ledger:
 
     def sweep(self, *, judge_leases: Judge) -> Sweep:
         """Queue jobs whose lease has ended, fail waiting ones past their deadline, list expired ones."""
-        swept, expired = self._run("sweep", [*lost_args(self._keep), 1 if judge_leases is Judge.YES else 0])
-        return Sweep(_pairs(swept), tuple(expired))
+        args = [*lost_args(self._keep), 1 if judge_leases is Judge.YES else 0]
+        swept, expired, littered = self._run("sweep", args)
+        return Sweep(_pairs(swept), tuple(expired), tuple(littered))
+
+    def tidied(self, job_id: str) -> None:
+        """An ended job's raw results are deleted."""
+        self._redis.zrem(keys.LITTER, job_id)
 
     def purge(self, job_id: str) -> None:
         """Forget a finished job whose files are gone."""

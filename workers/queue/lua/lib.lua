@@ -110,6 +110,7 @@ local function finish(id, status, o)
   redis.call('ZREM', 'gridit:leases', id)
   redis.call('ZREM', 'gridit:deadlines', id)
   redis.call('ZADD', 'gridit:expiry', now + o.keep, id)
+  redis.call('ZADD', 'gridit:litter', now, id)
   emit(id, 'video.' .. status, '{}', stamp(now))
 end
 
@@ -144,5 +145,5 @@ local function purge(id)
   redis.call('DEL', rq_key(id), 'rq:results:' .. id)
   redis.call('DEL', job_key(id), job_key(id) .. ':frames', job_key(id) .. ':units')
   redis.call('EXPIRE', job_key(id) .. ':events', 60)
-  for _, index in ipairs({'jobs', 'leases', 'deadlines', 'expiry'}) do redis.call('ZREM', 'gridit:' .. index, id) end
+  for _, index in ipairs({'jobs', 'leases', 'deadlines', 'expiry', 'litter'}) do redis.call('ZREM', 'gridit:' .. index, id) end
 end

@@ -1,6 +1,6 @@
 -- What any live worker does for all: queue jobs whose lease has ended, fail waiting ones whose deadline has passed.
 -- ARGV: attempt limit, iso, keep, message, exc, 1 if leases may be judged. Returns {flat list of (id, what became of it),
--- ids whose files have expired}.
+-- ids whose files have expired, ids whose raw results were left when they ended}.
 local limit, iso, keep, message, exc, judge = unpack(ARGV)
 local o = {limit = limit, iso = iso, keep = keep, message = message, exc = exc}
 local now, swept = clock(), {}
@@ -21,4 +21,5 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'gridit:deadlines', '-inf', stam
     swept[#swept + 1] = 'failed'
   end
 end
-return {swept, redis.call('ZRANGEBYSCORE', 'gridit:expiry', '-inf', stamp(now), 'LIMIT', 0, 20)}
+return {swept, redis.call('ZRANGEBYSCORE', 'gridit:expiry', '-inf', stamp(now), 'LIMIT', 0, 20),
+  redis.call('ZRANGEBYSCORE', 'gridit:litter', '-inf', stamp(now - 5), 'LIMIT', 0, 20)}
