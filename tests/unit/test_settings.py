@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from models import engine_cache
 from workers.contracts import settings
 from workers.contracts.errors import InvalidSettings
 from workers.contracts.settings import EngineChoice
@@ -58,3 +59,8 @@ def test_every_mistake_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("GRIDIT_COLOUR", "red")
     with pytest.raises(InvalidSettings, match=r"GRIDIT_COLOUR.*GRIDIT_PORT.*GRIDIT_SLOTS"):
         settings.load()
+
+
+def test_variables_that_models_read_themselves_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(engine_cache.VARIABLE, "/plans")
+    assert settings.load().engine_cache == Path("/plans")

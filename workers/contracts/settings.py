@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     """Where a worker that runs on its own serves its metrics; None: nowhere."""
     engine: EngineChoice = EngineChoice.AUTO
     precision: PrecisionChoice = PrecisionChoice.AUTO
+    engine_cache: Path | None = None
+    """Where compiled engines are kept; None: in the user's cache directory. Read by `models.engine_cache` itself."""
     bundles: Annotated[tuple[Path, ...], NoDecode] = (SHIPPED_BUNDLE,)
     """Bundle directories, separated like PATH; the first is the default model."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
