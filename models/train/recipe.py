@@ -57,6 +57,10 @@ class Recipe(BaseModel):
     """Times are sigmoid(normal(time_mean, 1))."""
     smallest_time: float = 0.05
     """The loss is weighted by 1 / max(t, smallest_time)^2."""
+    seam_weight: float = 0.0
+    """Weight of the squared jumps of the error across the borders of patches."""
+    seam_from: int = 0
+    """The step from which they count."""
     label_dropout: float = 0.1
     prefix_share: float = 0.5
     """Coarse: share of the grids whose first 1..grid-1 rows are given."""
@@ -123,6 +127,7 @@ PRESETS: dict[str, Recipe] = {
             name="demo-refine", stage=Stage.REFINE, domains=("lava", "sky"),
             patch=8, width=128, depth=4, heads=4, sequences=6_000, clip_frames=4,
             steps=4_500, learning_rate=1.5e-3, time_mean=1.0, smallest_time=0.25, low_noise=0.1,
+            seam_weight=4.0, seam_from=3874,
         ),
     )
 }  # fmt: skip

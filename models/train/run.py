@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -108,12 +108,25 @@ def run(training: Training, *, data: Data, threads: int = 1) -> Iterator[Step]:
             yield Step(training.step, loss, rate, time.perf_counter() - began)
 
 
-def loss_of(net: nn.Module, rows: Batch, *, smallest_time: float, time_scale: float) -> Tensor:
-    """Sum over the pixels that count of |x - net(x_t)|^2 / max(t, smallest_time)^2."""
+def loss_of(net: DiT, rows: Batch, *, smallest_time: float, time_scale: float, seam_weight: float = 0.0) -> Tensor:
+    """Sum over the pixels that count of |x - net(x_t)|^2 / max(t, smallest_time)^2.
+
+    Patches are drawn apart, so their errors meet in steps; `seam_weight` times the squares of these steps are added.
+    The net that answers best is the same one.
+    """
     out = net(rows.x, rows.times * time_scale, rows.labels) + rows.base
     weight = rows.weight / rows.times[:, None, None, None].clamp(min=smallest_time) ** 2
-    error: Tensor = (weight * (out - rows.clean) ** 2).sum()
-    return error
+    error = weight.sqrt() * (out - rows.clean)
+    loss: Tensor = (error**2).sum()
+    return loss + seam_weight * _seams(error, net.spec.patch) if seam_weight else loss
+
+
+def _seams(error: Tensor, patch: int) -> Tensor:
+    """Sum of the squared jumps of (B, C, S, S) across the borders of patches."""
+    before, after = slice(patch - 1, -1, patch), slice(patch, None, patch)
+    down = error[:, :, after] - error[:, :, before]
+    across = error[..., after] - error[..., before]
+    return (down**2).sum() + (across**2).sum()
 
 
 def _set_rate(training: Training) -> float:
@@ -127,7 +140,11 @@ def _set_rate(training: Training) -> float:
 def _descend(training: Training, rows: Batch, pool: Executor) -> float:
     """One step of the optimiser: each shard's gradients are made by one thread, and summed in the shards' order."""
     recipe = training.recipe
-    parts = list(pool.map(partial(_gradients, training.net, recipe), rows.split(recipe.shards)))
+    seam_weight = recipe.seam_weight if training.step >= recipe.seam_from else 0.0
+    loss = partial(
+        loss_of, smallest_time=recipe.smallest_time, time_scale=recipe.net.time_scale, seam_weight=seam_weight
+    )
+    parts = list(pool.map(partial(_gradients, training.net, loss), rows.split(recipe.shards)))
     for index, parameter in enumerate(training.net.parameters()):
         parameter.grad = torch.stack([gradients[index] for _, gradients in parts]).sum(0) / rows.counted
     nn.utils.clip_grad_norm_(training.net.parameters(), recipe.clip)
@@ -135,8 +152,8 @@ def _descend(training: Training, rows: Batch, pool: Executor) -> float:
     return sum(loss for loss, _ in parts) / rows.counted
 
 
-def _gradients(net: DiT, recipe: Recipe, rows: Batch) -> tuple[float, tuple[Tensor, ...]]:
-    loss = loss_of(net, rows, smallest_time=recipe.smallest_time, time_scale=recipe.net.time_scale)
+def _gradients(net: DiT, loss_of_part: Callable[[DiT, Batch], Tensor], rows: Batch) -> tuple[float, tuple[Tensor, ...]]:
+    loss = loss_of_part(net, rows)
     return float(loss.detach()), torch.autograd.grad(loss, list(net.parameters()))
 
 

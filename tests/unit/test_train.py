@@ -17,7 +17,7 @@ from models.train.batches import Data
 from models.train.positions import frame_aware
 from models.train.preview import preview
 from models.train.recipe import PRESETS, Plan, Recipe
-from models.train.run import Training, run
+from models.train.run import Training, loss_of, run
 from models.train.session import Budget, NoRun, OtherRecipe, Session
 
 STEPS = 6
@@ -143,6 +143,17 @@ def test_given_rows_enter_nearly_clean_and_count_for_nothing(clips: Path) -> Non
     assert 0 < float(given.abs().max()) < 6 * recipe.low_noise
     assert float((rows.x - rows.clean)[:, :, 4:].std()) > 3 * recipe.low_noise
     assert rows.counted == 8 * 3 * 4 * 8
+
+
+def test_seams_count_the_jumps_of_the_error_across_patches(clips: Path) -> None:
+    recipe = tiny_recipe(Stage.REFINE).model_copy(update={"smallest_time": 1.0, "patch": 4})
+    rows = batches.batch(recipe, 0, data=batches.load(recipe, clips))
+    net = Training.fresh(recipe).net  # answers zero, so its error is the enlarged frame less the real one
+    plain, seamed = (loss_of(net, rows, smallest_time=1.0, time_scale=1.0, seam_weight=weight) for weight in (0.0, 2.0))
+    error = rows.x[:, 3:] - rows.clean
+    jumps = (error[:, :, 4] - error[:, :, 3]).square().sum() + (error[..., 4] - error[..., 3]).square().sum()
+    torch.testing.assert_close(plain, error.square().sum())
+    torch.testing.assert_close(seamed, plain + 2 * jumps)
 
 
 def test_a_steps_rows_follow_from_its_number_alone(recipe: Recipe, data: Data) -> None:
