@@ -228,6 +228,14 @@ async def test_a_deadline_passes_in_the_queue_too(queue: JobQueue, database: red
         assert await types(queue, job_id) == [EventType.QUEUED, EventType.FAILED]
 
 
+async def test_a_dead_workers_jobs_go_to_the_front_in_order(queue: JobQueue, database: redis.Redis) -> None:
+    ids = [await submit(queue) for _ in range(6)]
+    for _ in range(5):
+        claimed(ledger(database))
+    assert set(release(database, "w").values()) == {"queued"}
+    assert [await queue.position(job_id) for job_id in ids] == [1, 2, 3, 4, 5, 6]
+
+
 async def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(queue: JobQueue, database: redis.Redis) -> None:
     job_id = await submit(queue)
     claimed(ledger(database))

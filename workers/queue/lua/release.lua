@@ -4,12 +4,15 @@
 local worker, limit, iso, keep, message, exc = unpack(ARGV)
 local o = {limit = limit, iso = iso, keep = keep, message = message, exc = exc}
 local reply = {}
+local held = {}
 for _, execution in ipairs(redis.call('SMEMBERS', 'rq:worker:' .. worker .. ':executions')) do
   local id, attempt = string.match(execution, '^(.*):(%d+)$')
-  if id and not not_owned(id, attempt) then
-    reply[#reply + 1] = id
-    reply[#reply + 1] = lose(id, o)
-  end
+  if id and not not_owned(id, attempt) then held[#held + 1] = {id, tonumber(field(id, 'claimed_at'))} end
+end
+table.sort(held, function(a, b) return a[2] > b[2] end) -- each goes to the front: the first claimed last
+for _, job in ipairs(held) do
+  reply[#reply + 1] = job[1]
+  reply[#reply + 1] = lose(job[1], o)
 end
 local queues = redis.call('HGET', 'rq:worker:' .. worker, 'queues')
 for queue in string.gmatch(queues or '', '[^,]+') do
