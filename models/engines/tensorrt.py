@@ -179,7 +179,7 @@ class Cuda:
 
     def record(self, launch: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             launch()
         return graph.replay
 
