@@ -73,7 +73,7 @@ def compile_(
     target: Annotated[
         str, typer.Option(help="GPUs to build for, such as sm89 or sm86,sm89; current: this machine's.")
     ] = "current",
-    precision: Annotated[Literal["fp16", "bf16"], typer.Option(help="What the nets compute in.")] = "bf16",
+    precision: Annotated[Literal["fp16", "bf16"], typer.Option(help="What the nets compute in.")] = "fp16",
     buckets: Annotated[str, typer.Option(help="Batch sizes to run.")] = "1,2,4,8,16,32",
     profiles: Annotated[
         Literal["per-bucket", "one"], typer.Option(help="Tune each batch size by itself, or one range of them.")

@@ -51,7 +51,7 @@ def compile_bundle(
     *,
     engine: str = COMPILED,
     targets: Sequence[str] = (CURRENT,),
-    precision: Precision = Precision.BF16,
+    precision: Precision = Precision.FP16,
     buckets: Sequence[int] = BUCKETS,
     profiles: Profiles = Profiles.PER_BUCKET,
     on_damage: OnDamage = OnDamage.REFUSE,

@@ -8,6 +8,7 @@ file's name; `create` imports it when it is chosen.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
@@ -97,20 +98,26 @@ class Choice:
 def select(bundle: Bundle, stage: Stage, *, engine: str = "auto", precision: str = "auto") -> Choice:
     """The engine asked for, or with "auto" TensorRT where a GPU and a compiled plan are at hand, else torch.
 
-    Precision "auto" is float32 on a CPU and bfloat16 on a GPU. `EngineUnavailable` if what was asked for cannot run.
+    Precision "auto": float32 on a CPU; on a GPU bfloat16, but with TensorRT that of the compiled plan, float16 first.
+    `EngineUnavailable` if what was asked for cannot run.
     """
-    chosen = _precision(precision)
-    if engine != "auto":
-        return Choice(create(engine, bundle=bundle, stage=stage, precision=chosen), "asked for")
-    if not pytorch.cuda.is_available():
-        return Choice(create("torch", bundle=bundle, stage=stage, precision=chosen), "no GPU here")
+    on_gpu = pytorch.cuda.is_available()
+    asked = None if precision == "auto" else Precision(precision)
+    plain = asked or (Precision.BF16 if on_gpu else Precision.FP32)
+    plans = (asked,) if asked else (Precision.FP16, Precision.BF16)
+    if engine == "tensorrt":
+        return Choice(_compiled(bundle, stage, plans), "asked for")
+    if engine != "auto" or not on_gpu:
+        name, reason = ("torch", "no GPU here") if engine == "auto" else (engine, "asked for")
+        return Choice(create(name, bundle=bundle, stage=stage, precision=plain), reason)
     try:
-        return Choice(create("tensorrt", bundle=bundle, stage=stage, precision=chosen), "compiled for this GPU")
+        return Choice(_compiled(bundle, stage, plans), "compiled for this GPU")
     except EngineUnavailable as error:
-        return Choice(create("torch", bundle=bundle, stage=stage, precision=chosen), str(error))
+        return Choice(create("torch", bundle=bundle, stage=stage, precision=plain), str(error))
 
 
-def _precision(name: str) -> Precision:
-    if name != "auto":
-        return Precision(name)
-    return Precision.BF16 if pytorch.cuda.is_available() else Precision.FP32
+def _compiled(bundle: Bundle, stage: Stage, precisions: Sequence[Precision]) -> Engine:
+    for precision in precisions[:-1]:
+        with suppress(EngineUnavailable):
+            return create("tensorrt", bundle=bundle, stage=stage, precision=precision)
+    return create("tensorrt", bundle=bundle, stage=stage, precision=precisions[-1])

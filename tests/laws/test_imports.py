@@ -119,9 +119,9 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("models.build", "models.engines", "models.export"),
     "onnxscript": ("models.export",),
     "openvino": ("models.engines.openvino",),
-    "tensorrt": ("models.engines.tensorrt", "models.build"),
-    "tensorrt_rtx_bindings": ("models.engines.tensorrt", "models.build"),
-    "tensorrt_rtx_libs": ("models.engines.tensorrt", "models.build"),
+    "tensorrt": ("models.flavours",),
+    "tensorrt_rtx_bindings": ("models.flavours",),
+    "tensorrt_rtx_libs": ("models.flavours",),
 }
 
 
@@ -271,7 +271,7 @@ def test_a_breach_is_seen(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("workers.contracts.job", "from .errors import Refused\nimport pydantic"),
-        ("models.engines.tensorrt", "def f():\n    import tensorrt"),
+        ("models.flavours", "def f():\n    import tensorrt"),
         ("workers.runner", "from models.plan import Unit"),
         ("service.cli", "def f():\n    from models.commands import demo"),
         ("service.client", "def f():\n    from PIL import Image"),
