@@ -7,7 +7,10 @@ all but the first grid's are new from row R on.
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # only shapes are moved here: who plans need not wait for torch
+    from torch import Tensor
 
 
 def pack(frames: Tensor, *, k: int) -> Tensor:

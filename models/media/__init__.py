@@ -5,9 +5,13 @@ Frames are uint8 (H, W, 3) sRGB arrays. Files hold no time stamps, so equal fram
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Frame = NDArray[np.uint8]
 """(H, W, 3) sRGB."""
