@@ -14,7 +14,7 @@ from models.train.run import Training
 
 OVERLAP_ROWS = 1
 """One given row does as well as three, and takes a third of the grids."""
-DEFAULTS = Defaults(num_frames=64, fps=12, sampler="euler", coarse_steps=12, refine_steps=4, guidance_scale=1.5)
+DEFAULTS = Defaults(num_frames=64, fps=12, sampler="euler", coarse_steps=10, refine_steps=2, guidance_scale=1.5)
 DESCRIPTION = (
     "Small nets for trying the service out: sky time-lapses and lava lamps, 16-pixel coarse frames refined to 128 "
     "pixels. Trained from nothing on procedurally drawn sequences with this repository's own training command."
