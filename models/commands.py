@@ -34,6 +34,7 @@ def train(
         int | None, typer.Option(min=1, help="Let the learning rate fall to zero from here on, over so many steps.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads; they change no bit of the result.")] = 2,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the forward pass.")] = "fp32",
     bundle: Annotated[
         Path | None, typer.Option(help="When done, write the nets of both runs there (with --steps 0: at once).")
     ] = None,
@@ -45,7 +46,7 @@ def train(
     from models.train.session import Budget, Session
 
     torch.set_num_threads(1)  # the loop has threads of its own, one for each part of a batch
-    recipe = _recipe(preset)
+    recipe = _recipe(preset, precision)
     session = Session(runs / recipe.name)
     training = session.open(recipe)
     if finish is not None:
@@ -174,12 +175,13 @@ def evaluate(
     raise typer.Exit(0 if report.passed else 1)
 
 
-def _recipe(preset: str) -> Recipe:
+def _recipe(preset: str, precision: str) -> Recipe:
+    from models.engines import Precision
     from models.train.recipe import PRESETS
 
     if preset not in PRESETS:
         raise typer.BadParameter(f"{preset!r} is unknown; there are: {', '.join(PRESETS)}", param_hint="preset")
-    return PRESETS[preset]
+    return PRESETS[preset].model_copy(update={"precision": Precision(precision)})
 
 
 def _assemble(runs: Path, preset: str, path: Path) -> None:

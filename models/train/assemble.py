@@ -41,7 +41,7 @@ def spec_of(recipes: Mapping[Stage, Recipe], *, name: str) -> BundleSpec:
         refined_size=refine.refined_size,
         classes=coarse.domains,
         known_rows=KnownRows.CLEAN_PREFIX,
-        overlap_rows=OVERLAP_ROWS,
+        overlap_rows=min(OVERLAP_ROWS, coarse.grid - 1),
         nets={stage: recipe.net for stage, recipe in recipes.items()},
         samplers=samplers.names(),
         defaults=DEFAULTS,

@@ -7,10 +7,11 @@ that ships. How long a run lasts is a `Plan`: it is kept with the checkpoint, so
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.engines import Precision
 from models.spec import NetSpec, Prediction, ScheduleName, Stage
 
 _NOT_WRITTEN_YET = "0" * 64
@@ -40,6 +41,9 @@ class Recipe(BaseModel):
     """Frames of each."""
     seed: int = 0
 
+    precision: Literal[Precision.FP32, Precision.BF16] = Precision.FP32
+    """Of the forward pass (autocast); weights, sums and averages stay float32. On CPUs without fast bfloat16 kernels
+    for small nets float32 is the faster one."""
     batch: int = 16
     shards: int = 2
     """Parts of a batch that threads work on side by side; the sum of their gradients does not depend on the threads."""

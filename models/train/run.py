@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from models.engines import Precision
 from models.nn.dit import DiT
 from models.spec import Stage
 from models.train.batches import Batch, Data, batch
@@ -108,13 +109,23 @@ def run(training: Training, *, data: Data, threads: int = 1) -> Iterator[Step]:
             yield Step(training.step, loss, rate, time.perf_counter() - began)
 
 
-def loss_of(net: DiT, rows: Batch, *, smallest_time: float, time_scale: float, seam_weight: float = 0.0) -> Tensor:
+def loss_of(
+    net: DiT,
+    rows: Batch,
+    *,
+    smallest_time: float,
+    time_scale: float,
+    seam_weight: float = 0.0,
+    precision: Precision = Precision.FP32,
+) -> Tensor:
     """Sum over the pixels that count of |x - net(x_t)|^2 / max(t, smallest_time)^2.
 
     Patches are drawn apart, so their errors meet in steps; `seam_weight` times the squares of these steps are added.
     The net that answers best is the same one.
     """
-    out = net(rows.x, rows.times * time_scale, rows.labels) + rows.base
+    with torch.autocast(rows.x.device.type, dtype=torch.bfloat16, enabled=precision is Precision.BF16):
+        drawn = net(rows.x, rows.times * time_scale, rows.labels)
+    out = drawn.float() + rows.base
     weight = rows.weight / rows.times[:, None, None, None].clamp(min=smallest_time) ** 2
     error = weight.sqrt() * (out - rows.clean)
     loss: Tensor = (error**2).sum()
@@ -142,7 +153,11 @@ def _descend(training: Training, rows: Batch, pool: Executor) -> float:
     recipe = training.recipe
     seam_weight = recipe.seam_weight if training.step >= recipe.seam_from else 0.0
     loss = partial(
-        loss_of, smallest_time=recipe.smallest_time, time_scale=recipe.net.time_scale, seam_weight=seam_weight
+        loss_of,
+        smallest_time=recipe.smallest_time,
+        time_scale=recipe.net.time_scale,
+        seam_weight=seam_weight,
+        precision=recipe.precision,
     )
     parts = list(pool.map(partial(_gradients, training.net, loss), rows.split(recipe.shards)))
     for index, parameter in enumerate(training.net.parameters()):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models import bundle as bundles
+from models.engines import Precision
 from models.media import png
 from models.spec import Stage
 from models.train import batches
@@ -71,6 +72,22 @@ def test_the_loss_falls(clips: Path) -> None:
     recipe = tiny_recipe(Stage.REFINE, steps=80)
     losses = [step.loss for step in run(Training.fresh(recipe), data=batches.load(recipe, clips))]
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+
+
+def test_bfloat16_trains_and_resumes_as_float32_does(clips: Path, tmp_path: Path) -> None:
+    plain = tiny_recipe(Stage.REFINE, steps=80)
+    recipe = plain.model_copy(update={"precision": Precision.BF16})
+    data = batches.load(recipe, clips)
+    training = Training.fresh(recipe)
+    losses = [step.loss for step in islice(run(training, data=data), 40)]
+    training.save(tmp_path / "state.pt")
+    resumed = Training.restored(tmp_path / "state.pt")
+    losses += [step.loss for step in run(resumed, data=data)]
+    unbroken = [step.loss for step in run(Training.fresh(recipe), data=data)]
+    assert losses == unbroken
+    assert losses != [step.loss for step in run(Training.fresh(plain), data=data)], "it computes in another precision"
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+    assert all(parameter.dtype is torch.float32 for parameter in resumed.net.parameters())
 
 
 def test_an_iterator_that_is_closed_saves(recipe: Recipe, data: Data, tmp_path: Path) -> None:
