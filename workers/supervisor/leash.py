@@ -36,10 +36,13 @@ def bind_and_become(parent: int, orphan_signal: int, command: list[str]) -> None
 
 def run_and_watch(parent: int, orphan_signal: int, command: list[str]) -> int:
     """The command's exit status, in the shell's numbering for signals."""
+    received: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):  # before there is a child: a stop in between would orphan it
+        signal.signal(number, lambda stop, _frame: received.append(stop))
     child = subprocess.Popen(command)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: child.send_signal(received))
     while child.poll() is None:
+        while received:
+            child.send_signal(received.pop(0))
         if os.getppid() != parent:
             child.send_signal(orphan_signal)
         time.sleep(LOOK_SECONDS)
