@@ -7,7 +7,7 @@ units into one batch.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,7 +62,7 @@ def _coarse(unit: Unit, *, spec: BundleSpec, request: Request, previous: Tensor 
     draw = partial(_draw, noise, unit.key, shape)
     known = None
     if previous is not None:
-        known = _Known.after(previous, spec=spec, noise=_draw(noise, f"known/{unit.key}", shape, 0))
+        known = _Known.after(previous, spec=spec, noise=partial(_draw, noise, f"known/{unit.key}", shape, 0))
     sampling = samplers.load(request.sampler)(
         draw(0), levels=levels(net.schedule, request.coarse_steps), noise=lambda step: draw(step + 1)
     )
@@ -119,24 +119,24 @@ def _refine(unit: Unit, *, spec: BundleSpec, request: Request, coarse: Tensor, n
 class _Known:
     """Rows of a grid that are already drawn."""
 
-    mode: KnownRows
     mask: Tensor
     """(1, 1, S, 1), true where known."""
     clean: Tensor
     """(1, C, S, S), anything where unknown."""
-    noise: Tensor
-    """One fixed noise per known row, used by replacement."""
+    noise: Tensor | None
+    """One fixed noise per known row; a clean prefix has none."""
 
     @classmethod
-    def after(cls, previous: Tensor, *, spec: BundleSpec, noise: Tensor) -> _Known:
+    def after(cls, previous: Tensor, *, spec: BundleSpec, noise: Callable[[], Tensor]) -> _Known:
         """The last rows of `previous` (C, S, S) become the first ones."""
         side, rows = previous.shape[-1], spec.overlap_rows * spec.coarse_size
         mask = (torch.arange(side, device=previous.device) < rows)[None, None, :, None]
-        return cls(spec.known_rows, mask, previous.roll(rows, dims=1)[None], noise)
+        drawn = noise() if spec.known_rows is KnownRows.REPLACEMENT else None
+        return cls(mask, previous.roll(rows, dims=1)[None], drawn)
 
     def impose(self, x: Tensor, level: Level) -> Tensor:
         """`x` as the net is to see it at this level."""
-        if self.mode is KnownRows.CLEAN_PREFIX:
+        if self.noise is None:
             return self.impose_clean(x)
         return torch.where(self.mask, level.alpha * self.clean + level.sigma * self.noise, x)
 
