@@ -100,6 +100,11 @@ def test_replaced_rows_stand_at_the_level_of_the_step() -> None:
         t = evaluation.times[0]
         noises.append((evaluation.x[0, :, :known] - (1 - t) * clean) / t)
     assert torch.allclose(noises[0], noises[1], atol=1e-5), "one fixed noise per known row"
+    again, asked_again = run_all(spec, request(num_frames=24, label=0))
+    assert not torch.equal(again["coarse/0"], results["coarse/0"])
+    one = asked_again["coarse/1"][1]
+    t, other = one.times[0], again["coarse/0"][:, -known:]
+    assert torch.allclose((one.x[0, :, :known] - (1 - t) * other) / t, noises[1], atol=1e-5), "whatever the rows show"
     assert 0.7 < float(noises[0].std()) < 1.3
 
 
