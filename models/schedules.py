@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from models.spec import Prediction, ScheduleName
+from models.spec import Prediction, ScheduleName, Spacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ def linear_level(time: float) -> Level:
     return Level(time, math.sqrt(abar), math.sqrt(1.0 - abar))
 
 
-def levels(schedule: ScheduleName, steps: int) -> tuple[Level, ...]:
-    """`steps` + 1 levels from pure noise to the clean image, evenly spaced in time."""
+def levels(schedule: ScheduleName, steps: int, *, spacing: Spacing = Spacing.LINEAR) -> tuple[Level, ...]:
+    """`steps` + 1 levels from pure noise to the clean image."""
     if schedule is ScheduleName.FLOW:
         return tuple(flow_level(1.0 - i / steps) for i in range(steps + 1))
     times = [round(999 - i * 999 / max(steps - 1, 1)) for i in range(steps)]

@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 FORMAT = 1
 """Version of the bundle layout; a reader refuses any other."""
 
+OFFICIAL_GRID = 4
+"""The released loop's row numbers are those of a grid of this K."""
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -47,6 +50,26 @@ class ScheduleName(StrEnum):
     """DDPM's 1000 linear betas, 1e-4..2e-2 (Ho et al. 2020)."""
 
 
+class Spacing(StrEnum):
+    """At which of a schedule's times a sampler looks."""
+
+    LINEAR = "linear"
+    """Evenly from the noisiest time to the cleanest, both among them (the published choice)."""
+    TRAILING = "trailing"
+    """Evenly, counted from the noisiest time; the last step is as long as the others (Lin et al. 2024)."""
+    LOG_SNR = "log_snr"
+    """Evenly in the logarithm of the signal-to-noise ratio (Lu et al. 2022)."""
+
+
+class Mode(StrEnum):
+    """How a long sequence is put together."""
+
+    SOUND = "sound"
+    """Exactly N frames at one speed, known rows at the right level, independent noise."""
+    OFFICIAL = "official"
+    """The released behaviour, oddities included."""
+
+
 class KnownRows(StrEnum):
     """How frames that are already drawn enter the next grid."""
 
@@ -77,6 +100,8 @@ class NetSpec(_Frozen):
     classes: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Number of class labels; 0: unconditional. Label `classes` is the null label."""
     prediction: Prediction
+    learned_variance: bool = False
+    """The second half of the output channels says where the variance of a step lies between its bounds, in -1..1."""
     schedule: ScheduleName
     time_scale: Annotated[float, Field(gt=0)] = 1000.0
 
@@ -85,6 +110,12 @@ class NetSpec(_Frozen):
         """Number of patch tokens."""
         return (self.input_size // self.patch) ** 2
 
+    @property
+    def ancestral(self) -> bool:
+        """Whether it is of the released kind: epsilon and learned variance over DDPM's schedule."""
+        kind = (self.prediction, self.schedule, self.learned_variance)
+        return kind == (Prediction.EPSILON, ScheduleName.LINEAR, True)
+
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.input_size % self.patch:
@@ -92,6 +123,28 @@ class NetSpec(_Frozen):
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads} and of 4")
         return self
+
+
+class Codec(StrEnum):
+    """The halves of an autoencoder; they are nets of a bundle as the stages' are."""
+
+    ENCODER = "encoder"
+    DECODER = "decoder"
+
+
+class AutoencoderSpec(_Frozen):
+    """A VAE in diffusers' `AutoencoderKL` layout: the nets then work on its latents instead of pixels."""
+
+    file: Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]
+    sha256: Sha256
+    latent_channels: Annotated[int, Field(ge=1, le=64)] = 4
+    downsample: Annotated[int, Field(ge=1, le=64)] = 8
+    """Pixels to a latent, along one side."""
+    scale: Annotated[float, Field(gt=0)] = 0.18215
+    """The nets see (latents - shift) * scale."""
+    shift: float = 0.0
+    config: dict[str, object] = {}
+    """diffusers' own description of the architecture."""
 
 
 class Defaults(_Frozen):
@@ -125,13 +178,17 @@ class BundleSpec(_Frozen):
     coarse_size: int
     """Side of a coarse frame, pixels."""
     refined_size: int
-    """Side of a refined frame, pixels."""
+    """Side of a refined frame, pixels; of a bundle without refinement, that of a coarse one."""
     channels: Annotated[int, Field(ge=1, le=4)] = 3
+    """Channels of a frame as it is shown."""
     classes: tuple[str, ...] = ()
     known_rows: KnownRows
     overlap_rows: Annotated[int, Field(ge=1)]
     """R: rows of the last grid that the next one starts with."""
     nets: dict[Stage, NetSpec]
+    """The coarse net, and most often one that refines."""
+    autoencoder: AutoencoderSpec | None = None
+    """None: the nets work on pixels."""
     samplers: tuple[str, ...]
     defaults: Defaults
     limits: Limits = Limits()
@@ -139,6 +196,29 @@ class BundleSpec(_Frozen):
     """How the weights were trained; free form."""
     gate: dict[str, object] = {}
     """Figures of the quality gate; free form."""
+    source: dict[str, object] = {}
+    """Where imported weights came from, and what was found in them; free form."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages it has nets for, in order."""
+        return tuple(stage for stage in Stage if stage in self.nets)
+
+    @property
+    def net_channels(self) -> int:
+        """Channels of what the nets draw: a frame's, or its latents'."""
+        return self.autoencoder.latent_channels if self.autoencoder else self.channels
+
+    @property
+    def downsample(self) -> int:
+        """Pixels to one place of what the nets draw, along one side."""
+        return self.autoencoder.downsample if self.autoencoder else 1
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The sampling modes it can do: the released loop is only defined for nets like the released ones."""
+        official = self.grid == OFFICIAL_GRID and all(net.ancestral for net in self.nets.values())
+        return tuple(Mode) if official else (Mode.SOUND,)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -146,20 +226,27 @@ class BundleSpec(_Frozen):
             raise ValueError(f"format {self.format} is not readable here (this version reads {FORMAT})")
         if not self.overlap_rows < self.grid:
             raise ValueError(f"overlap_rows {self.overlap_rows} must be less than grid {self.grid}")
-        if set(self.nets) != set(Stage):
-            raise ValueError(f"nets must be exactly {sorted(Stage)}, not {sorted(self.nets)}")
-        coarse, refine = self.nets[Stage.COARSE], self.nets[Stage.REFINE]
-        if coarse.input_size != self.grid * self.coarse_size:
-            raise ValueError(f"coarse input_size {coarse.input_size} is not grid {self.grid} x {self.coarse_size}")
-        if refine.input_size != self.refined_size:
-            raise ValueError(f"refine input_size {refine.input_size} is not refined_size {self.refined_size}")
+        if Stage.COARSE not in self.nets:
+            raise ValueError(f"nets must have one named {Stage.COARSE.value!r}, not only {sorted(self.nets)}")
         for stage, net in self.nets.items():
-            if net.classes not in (0, len(self.classes)):
-                raise ValueError(f"{stage} net has {net.classes} classes, the bundle {len(self.classes)}")
-        if refine.in_channels != 2 * coarse.in_channels:
-            raise ValueError(f"refine in_channels {refine.in_channels} is not twice the coarse {coarse.in_channels}")
-        if coarse.prediction is Prediction.RESIDUAL:
+            self._check_net(stage, net)
+        if self.nets[Stage.COARSE].prediction is Prediction.RESIDUAL:
             raise ValueError("the coarse net cannot predict a residual: there is no low-resolution frame")
+        if Stage.REFINE not in self.nets and self.refined_size != self.coarse_size:
+            raise ValueError(f"refined_size {self.refined_size}: without a refine net it is coarse_size")
         if self.defaults.sampler not in self.samplers:
             raise ValueError(f"default sampler {self.defaults.sampler} is not among {self.samplers}")
         return self
+
+    def _check_net(self, stage: Stage, net: NetSpec) -> None:
+        side = self.grid * self.coarse_size if stage is Stage.COARSE else self.refined_size
+        if net.input_size * self.downsample != side:
+            raise ValueError(f"{stage} input_size {net.input_size} x {self.downsample} is not {side} pixels")
+        seen = self.net_channels if stage is Stage.COARSE else 2 * self.net_channels
+        if net.in_channels != seen:
+            raise ValueError(f"{stage} in_channels {net.in_channels} must be {seen}")
+        drawn = self.net_channels * (2 if net.learned_variance else 1)
+        if net.out_channels != drawn:
+            raise ValueError(f"{stage} out_channels {net.out_channels} must be {drawn}")
+        if net.classes not in (0, len(self.classes)):
+            raise ValueError(f"{stage} net has {net.classes} classes, the bundle {len(self.classes)}")

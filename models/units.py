@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from models import grid, samplers
 from models.noise import NoiseKey, NoiseSource
 from models.plan import Request, Unit, UnitKind
+from models.samplers import Estimate
 from models.schedules import Level, denoised, levels
 from models.spec import BundleSpec, KnownRows, NetSpec, Prediction, Stage
 
@@ -71,7 +72,7 @@ def _coarse(unit: Unit, *, spec: BundleSpec, request: Request, previous: Tensor 
         x = query.x if known is None else known.impose(query.x, query.level)
         clean = yield from _guided(net, x, query.level, request)
         try:
-            query = sampling.send(clean if known is None else known.impose_clean(clean))
+            query = sampling.send(Estimate(clean if known is None else known.impose_clean(clean)))
         except StopIteration as end:
             drawn: Tensor = end.value
             break
@@ -109,7 +110,7 @@ def _refine(unit: Unit, *, spec: BundleSpec, request: Request, coarse: Tensor, n
         out = yield Evaluate(Stage.REFINE, torch.cat([query.x, low], dim=1), times, labels)
         clean = denoised(net.prediction, query.x, out[:, :channels], query.level)
         try:
-            query = sampling.send(low + clean if net.prediction is Prediction.RESIDUAL else clean)
+            query = sampling.send(Estimate(low + clean if net.prediction is Prediction.RESIDUAL else clean))
         except StopIteration as end:
             refined: Tensor = end.value
             return refined.clamp(-1, 1)

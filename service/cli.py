@@ -45,8 +45,8 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "Models": {
         "sample": Command("models.commands", "Draw a sequence without any service."),
-        "train": Command("models.commands", "Train the nets of a bundle."),
-        "evaluate": Command("models.commands", "Measure a bundle against real sequences."),
+        "train": Command("models.train.commands", "Train the nets of a bundle."),
+        "evaluate": Command("models.evaluate.commands", "Measure a bundle against real sequences."),
         "compile": Command("models.commands", "Build an engine for a bundle's nets."),
     },
 }

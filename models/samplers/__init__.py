@@ -1,6 +1,6 @@
 """Samplers, one file each: a generator that asks for clean-image estimates and returns the drawn image.
 
-`sample(x, levels=..., noise=...)` yields a `Query`, is sent the clean image estimated for it, and returns x at the
+`sample(x, levels=..., noise=...)` yields a `Query`, is sent the `Estimate` made for it, and returns x at the
 last level. A sampler knows neither net nor prediction, guidance or known rows: whoever drives it does.
 """
 
@@ -19,13 +19,22 @@ from models.schedules import Level
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which clean image does `x`, at this level, stand for? Answered by a tensor of the shape of `x`."""
+    """Which clean image does `x`, at this level, stand for?"""
 
     x: Tensor
     level: Level
 
 
-Sampling = Generator[Query, Tensor, Tensor]
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The answer to a query; tensors of the shape of its `x`."""
+
+    clean: Tensor
+    variance: Tensor | None = None
+    """Of nets that learned it: where the log variance of an ancestral step lies between its bounds, -1..1."""
+
+
+Sampling = Generator[Query, Estimate, Tensor]
 StepNoise = Callable[[int], Tensor]
 """The fresh noise of step i, of the shape of x."""
 

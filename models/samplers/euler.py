@@ -14,8 +14,8 @@ from models.schedules import Level
 def sample(x: Tensor, *, levels: Sequence[Level], noise: StepNoise) -> Sampling:
     """len(levels) - 1 evaluations; draws no noise."""
     for here, there in pairwise(levels):
-        clean = yield Query(x, here)
-        x = advance(x, clean, here=here, there=there)
+        estimate = yield Query(x, here)
+        x = advance(x, estimate.clean, here=here, there=there)
     return x
 
 

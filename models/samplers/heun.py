@@ -18,10 +18,10 @@ from models.schedules import Level
 def sample(x: Tensor, *, levels: Sequence[Level], noise: StepNoise) -> Sampling:
     """2 * steps - 1 evaluations; draws no noise."""
     for here, there in pairwise(levels):
-        clean = yield Query(x, here)
-        ahead = advance(x, clean, here=here, there=there)
+        first = yield Query(x, here)
+        ahead = advance(x, first.clean, here=here, there=there)
         if there.sigma > 0:
             corrected = yield Query(ahead, there)
-            ahead = advance(x, (clean + corrected) / 2, here=here, there=there)
+            ahead = advance(x, (first.clean + corrected.clean) / 2, here=here, there=there)
         x = ahead
     return x

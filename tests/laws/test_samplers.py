@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models import samplers
-from models.samplers import Query
+from models.samplers import Estimate, Query
 from models.schedules import Level, denoised, levels
 from models.spec import Prediction, ScheduleName
 
@@ -36,7 +36,7 @@ def draw(name: str, x: Tensor, schedule: ScheduleName, steps: int) -> tuple[Tens
     query, evaluations = next(sampling), 1
     while True:
         try:
-            query = sampling.send(clean_estimate(query))
+            query = sampling.send(Estimate(clean_estimate(query)))
         except StopIteration as end:
             result: Tensor = end.value
             return result, evaluations

@@ -19,6 +19,7 @@ from models.media import mp4, png
 from models.nn.dit import DiT
 from models.plan import plan
 from models.spec import Stage
+from models.train.commands import app as train_app
 from models.units import coarse_frames
 from tests.tiny import awake, tiny_net, tiny_spec
 
@@ -86,7 +87,7 @@ def test_frames_refined_apart_are_those_refined_together(tiny: Bundle) -> None:
 
 
 def test_an_unknown_recipe_is_named_with_those_there_are(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["train", "magic", "--runs", str(tmp_path)])
+    result = CliRunner().invoke(train_app, ["magic", "--runs", str(tmp_path)])
     assert result.exit_code == 2
     assert "demo-coarse" in result.output
 

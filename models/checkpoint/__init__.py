@@ -1,0 +1,1 @@
+"""Published weights, in whichever form they come, made into bundles."""
