@@ -50,6 +50,15 @@ class ScheduleName(StrEnum):
     """DDPM's 1000 linear betas, 1e-4..2e-2 (Ho et al. 2020)."""
 
 
+class Dialect(StrEnum):
+    """Whose arithmetic a net was trained with, where two programs for the same weights differ in detail."""
+
+    PUBLISHED = "published"
+    """DiT's and GriDiT's: time features of frequencies 10000^(-k/128), all norms with eps 1e-6."""
+    DIFFUSERS = "diffusers"
+    """diffusers' `DiTTransformer2DModel`: frequencies 10000^(-k/127), and eps 1e-5 in the norms before the MLPs."""
+
+
 class Spacing(StrEnum):
     """At which of a schedule's times a sampler looks."""
 
@@ -104,6 +113,7 @@ class NetSpec(_Frozen):
     """The second half of the output channels says where the variance of a step lies between its bounds, in -1..1."""
     schedule: ScheduleName
     time_scale: Annotated[float, Field(gt=0)] = 1000.0
+    dialect: Dialect = Dialect.PUBLISHED
 
     @property
     def tokens(self) -> int:

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.spec import NetSpec
+from models.spec import Dialect, NetSpec
 
 TIME_FEATURES = 256
 MAX_PERIOD = 10_000.0
+FREQUENCY_SPAN = {Dialect.PUBLISHED: TIME_FEATURES // 2, Dialect.DIFFUSERS: TIME_FEATURES // 2 - 1}
+"""S: the frequencies of the time features are MAX_PERIOD^(-k/S)."""
+MLP_NORM_EPS = {Dialect.PUBLISHED: 1e-6, Dialect.DIFFUSERS: 1e-5}
 
 
 class DiT(nn.Module):
@@ -29,9 +32,9 @@ class DiT(nn.Module):
         self.spec = spec
         self.x_embedder = PatchEmbed(in_channels=spec.in_channels, width=spec.width, patch=spec.patch)
         self.pos_embed = nn.Parameter(sincos_2d(spec.width, spec.input_size // spec.patch)[None])
-        self.t_embedder = TimestepEmbedder(spec.width)
+        self.t_embedder = TimestepEmbedder(spec.width, dialect=spec.dialect)
         self.y_embedder = LabelEmbedder(spec.classes, spec.width) if spec.classes else None
-        self.blocks = nn.ModuleList(Block(spec.width, spec.heads) for _ in range(spec.depth))
+        self.blocks = nn.ModuleList(Block(spec.width, spec.heads, dialect=spec.dialect) for _ in range(spec.depth))
         self.final_layer = FinalLayer(spec.width, spec.patch, spec.out_channels)
         self._initialise()
 
@@ -103,15 +106,15 @@ class PatchEmbed(nn.Module):
 class TimestepEmbedder(nn.Module):
     """Net times (B,) -> (B, D), through 256 features [cos | sin] with periods up to 10000."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, dialect: Dialect = Dialect.PUBLISHED) -> None:
         super().__init__()
+        self.span = FREQUENCY_SPAN[dialect]
         self.mlp = nn.Sequential(nn.Linear(TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         """Features in float32 whatever the precision of the rest."""
-        half = TIME_FEATURES // 2
-        order = torch.arange(half, dtype=torch.float32, device=t.device)
-        angles = t.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * order / half)
+        order = torch.arange(TIME_FEATURES // 2, dtype=torch.float32, device=t.device)
+        angles = t.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * order / self.span)
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
         embedded: Tensor = self.mlp(features.to(next(self.mlp.parameters()).dtype))
         return embedded
@@ -166,11 +169,11 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """A transformer block whose norms are shifted, scaled and gated by six rows (adaLN-Zero)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, dialect: Dialect = Dialect.PUBLISHED) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=MLP_NORM_EPS[dialect])
         self.mlp = Mlp(width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
