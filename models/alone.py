@@ -6,47 +6,60 @@ others gives what it gives here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from models.bundle import Bundle
 from models.engines import Engine, Precision, create
-from models.evaluator import Evaluator, take
+from models.evaluator import Answering, CodecEvaluator, Evaluator, Nets, take
 from models.noise import NoiseSource, philox
-from models.plan import Request, Unit, UnitKind, plan
-from models.spec import BundleSpec, Stage
-from models.units import Evaluate, UnitRun, coarse_frames, start
+from models.plan import REFERENCE, Request, Unit, UnitKind, plan
+from models.spec import BundleSpec, Codec, Stage
+from models.units import Evaluate, UnitRun, pictures, start
 
 
-def evaluators(
-    bundle: Bundle, *, engine: str = "torch", precision: Precision = Precision.FP32
-) -> dict[Stage, Evaluator]:
-    """Both nets of a bundle, prepared."""
-    nets: dict[Stage, Evaluator] = {}
-    for stage in Stage:
+def evaluators(bundle: Bundle, *, engine: str = "torch", precision: Precision = Precision.FP32) -> Nets:
+    """Every net of a bundle, prepared."""
+    nets: dict[Stage | Codec, Answering] = {}
+    for stage in bundle.spec.stages:
         runs: Engine = create(engine, bundle=bundle, stage=stage, precision=precision)
         runs.prepare()
         nets[stage] = Evaluator(bundle.net(stage), runs)
-    return nets
+    return nets | codecs(bundle, device=nets[Stage.COARSE].device)
+
+
+def codecs(bundle: Bundle, *, device: torch.device) -> dict[Stage | Codec, Answering]:
+    """The halves of the bundle's autoencoder, where it has one."""
+    if bundle.spec.autoencoder is None:
+        return {}
+    return {half: CodecEvaluator(bundle.codec(half), device=device) for half in Codec}
 
 
 @torch.inference_mode()
 def run(
-    spec: BundleSpec, request: Request, *, nets: Mapping[Stage, Evaluator], noise: NoiseSource | None = None
+    spec: BundleSpec,
+    request: Request,
+    *,
+    nets: Nets,
+    noise: NoiseSource | None = None,
+    reference: Tensor | None = None,
 ) -> Iterator[tuple[Unit, Tensor]]:
-    """Each unit of the plan with its result, as they are made; `noise` defaults to the request's seed."""
-    source = philox(request.seed, device=nets[Stage.COARSE].engine.device) if noise is None else noise
-    results: dict[str, Tensor] = {}
+    """Each unit of the plan with its result, as they are made; `noise` defaults to the request's seed.
+
+    `reference`: the user's own first frames (n, C, h, w) in [-1, 1], as many as the request says.
+    """
+    source = philox(request.seed, device=nets[Stage.COARSE].device) if noise is None else noise
+    results: dict[str, Tensor] = {} if reference is None else {REFERENCE: reference}
     for unit in plan(spec, request):
         result = drive(start(unit, spec=spec, request=request, results=results, noise=source), nets)
-        if unit.kind is UnitKind.COARSE:
+        if unit.kind is not UnitKind.REFINE:
             results[unit.key] = result
         yield unit, result
 
 
-def drive(unit: UnitRun, nets: Mapping[Stage, Evaluator]) -> Tensor:
+def drive(unit: UnitRun, nets: Nets) -> Tensor:
     """Run one unit to its end."""
     evaluation = next(unit)
     while True:
@@ -58,16 +71,14 @@ def drive(unit: UnitRun, nets: Mapping[Stage, Evaluator]) -> Tensor:
 
 
 def frames(
-    spec: BundleSpec, request: Request, *, nets: Mapping[Stage, Evaluator]
+    spec: BundleSpec, request: Request, *, nets: Nets, reference: Tensor | None = None
 ) -> Iterator[tuple[Stage, range, Tensor]]:
-    """(stage, which frames, (n, C, h, w) in [-1, 1]) as they are made."""
-    for unit, result in run(spec, request, nets=nets):
-        if unit.kind is UnitKind.COARSE:
-            yield Stage.COARSE, unit.frames, coarse_frames(unit, result, spec=spec)
-        else:
-            yield Stage.REFINE, unit.frames, result
+    """(stage, which frames, (n, C, h, w) in [-1, 1]) as they are made; not always in the order of the sequence."""
+    for unit, result in run(spec, request, nets=nets, reference=reference):
+        if unit.frames:
+            yield unit.stage, unit.frames, pictures(unit, result, spec=spec)
 
 
-def _answer(evaluation: Evaluate, net: Evaluator) -> Tensor:
+def _answer(evaluation: Evaluate, net: Answering) -> Tensor:
     rows = range(0, len(evaluation.times), net.largest)
     return torch.cat([net([take(evaluation, slice(first, first + net.largest))])[0] for first in rows])

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import alone, grid
-from models.evaluator import Evaluator
+from models import alone
+from models.evaluator import Nets
 from models.media import to_uint8
 from models.noise import philox
-from models.plan import REFINE_ROWS, Request, Unit, UnitKind
+from models.plan import REFINE_ROWS, Request
 from models.spec import BundleSpec, Stage
-from models.units import start
+from models.units.refining import refine
 
 Frames = NDArray[np.uint8]
 """(n, H, W, 3) sRGB."""
@@ -65,25 +65,17 @@ def _most(spec: BundleSpec, field: str) -> int | float:
     return {"num_frames": limits.num_frames, "guidance_scale": limits.guidance_scale}.get(field, limits.steps)
 
 
-def sequence(spec: BundleSpec, request: Request, *, nets: Mapping[Stage, Evaluator]) -> dict[Stage, Frames]:
-    """The frames of each stage that the request asks for."""
-    made: dict[Stage, list[Frames]] = {}
-    for stage, _, frames in alone.frames(spec, request, nets=nets):
-        made.setdefault(stage, []).append(to_uint8(frames))
-    return {stage: np.concatenate(parts) for stage, parts in made.items()}
+def sequence(spec: BundleSpec, request: Request, *, nets: Nets, reference: Tensor | None = None) -> dict[Stage, Frames]:
+    """The frames of each stage that the request asks for, in order."""
+    made: dict[Stage, dict[int, Frames]] = {}
+    for stage, which, frames in alone.frames(spec, request, nets=nets, reference=reference):
+        made.setdefault(stage, {})[which.start] = to_uint8(frames)
+    return {stage: np.concatenate([part for _, part in sorted(parts.items())]) for stage, parts in made.items()}
 
 
 @torch.inference_mode()
-def refined(spec: BundleSpec, low: Tensor, *, request: Request, nets: Mapping[Stage, Evaluator]) -> Frames:
+def refined(spec: BundleSpec, low: Tensor, *, request: Request, nets: Nets) -> Frames:
     """Coarse frames (n, C, h, w) in [-1, 1] that were not drawn here, refined as the frames of one job."""
-    size = min(REFINE_ROWS, spec.grid**2)
-    parts = [_refined_grid(spec, chunk, request=request, nets=nets) for chunk in torch.split(low, size)]
-    return np.concatenate(parts)
-
-
-def _refined_grid(spec: BundleSpec, low: Tensor, *, request: Request, nets: Mapping[Stage, Evaluator]) -> Frames:
-    padding = low[-1:].expand(spec.grid**2 - len(low), -1, -1, -1)
-    coarse = grid.pack(torch.cat([low, padding])[None], k=spec.grid)[0]
-    unit = Unit("refine", UnitKind.REFINE, 0, range(len(low)), ("coarse",))
-    run = start(unit, spec=spec, request=request, results={"coarse": coarse}, noise=philox(request.seed))
-    return to_uint8(alone.drive(run, nets))
+    noise = philox(request.seed, device=nets[Stage.REFINE].device)
+    parts = [refine(part, spec=spec, request=request, noise=noise) for part in torch.split(low, REFINE_ROWS)]
+    return np.concatenate([to_uint8(alone.drive(part, nets)) for part in parts])

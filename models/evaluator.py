@@ -1,20 +1,22 @@
 """From evaluations to engine rows: modulation by (time, label), packing, padding to a bucket, splitting.
 
 This is the one place that owns padding. It answers with tensors that are the caller's to keep, since an engine's own
-output is only valid until its next run.
+output is only valid until its next run. An autoencoder's half is a net without time and label, run row by row.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.engines import Engine, Rows
 from models.nn.dit import DiT
-from models.units import Evaluate
+from models.spec import Codec, Stage
+from models.units.asking import Evaluate
 
 Key = tuple[float, int]
 """(time of the schedule, label)."""
@@ -23,13 +25,43 @@ _MODULATION_BATCH = 8
 """Rows made at a time: a linear layer's result is only independent of its batch from four rows on."""
 
 
+class Answering(Protocol):
+    """One net that answers evaluations, many at a time."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works and answers."""
+
+    @property
+    def largest(self) -> int:
+        """Most rows of one call."""
+
+    def bucket(self, rows: int) -> int:
+        """Rows that `rows` are padded to; they are at most `largest`."""
+
+    def __call__(self, parts: Sequence[Evaluate]) -> tuple[Tensor, ...]:
+        """Run the rows of all parts, at most `largest` together: an output (n, out, S, S) for each part."""
+
+    def close(self) -> None:
+        """Give the device's memory back; repeat-safe."""
+
+
+Nets = Mapping[Stage | Codec, Answering]
+"""The nets of one bundle."""
+
+
 class Evaluator:
-    """One net behind one engine."""
+    """One DiT behind one engine."""
 
     def __init__(self, net: DiT, engine: Engine) -> None:
         """`net` is the float32 net the engine was made from; only its modulation half is used."""
         self.engine = engine
         self._modulation = ModulationTable(net, device=engine.device)
+
+    @property
+    def device(self) -> torch.device:
+        """The engine's."""
+        return self.engine.device
 
     @property
     def largest(self) -> int:
@@ -55,6 +87,31 @@ class Evaluator:
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
+
+
+class CodecEvaluator:
+    """One half of an autoencoder, in float32, a row at a time: a convolution's bits may depend on its batch."""
+
+    largest = 1
+
+    def __init__(self, half: nn.Module, *, device: torch.device) -> None:
+        """Take the half over: it is moved to `device`."""
+        self.device = device
+        self._half: nn.Module | None = half.eval().to(device)
+
+    def bucket(self, rows: int) -> int:
+        """No padding."""
+        return rows
+
+    @torch.inference_mode()
+    def __call__(self, parts: Sequence[Evaluate]) -> tuple[Tensor, ...]:
+        """The rows of all parts, one by one."""
+        assert self._half is not None, "the autoencoder is closed"
+        return tuple(torch.cat([self._half(row[None].to(self.device)) for row in part.x]) for part in parts)
+
+    def close(self) -> None:
+        """Let the weights go."""
+        self._half = None
 
 
 def take(evaluation: Evaluate, rows: slice) -> Evaluate:

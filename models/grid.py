@@ -43,3 +43,8 @@ def new_frames(index: int, num_frames: int, *, k: int, overlap: int) -> range:
     start = first_frame(index, k=k, overlap=overlap)
     fresh = start + (k * overlap if index else 0)
     return range(fresh, min(start + k * k, num_frames))
+
+
+def holder(frame: int, *, k: int, overlap: int) -> int:
+    """The grid that is the first to hold frame `frame` of the sequence."""
+    return max(0, frame - k * overlap) // (k * (k - overlap)) if frame >= k * k else 0

@@ -53,11 +53,12 @@ def plan(job: JobSpec) -> list[Unit]:
     units: list[Unit] = []
     for index, start in enumerate(range(0, job.num_frames, GRID)):
         frames = range(start, min(start + GRID, job.num_frames))
+        cells = range(len(frames))
         before = (f"coarse/{index - 1}",) if index else ()
-        units.append(Unit(f"coarse/{index}", UnitKind.COARSE, index, frames, before))
+        units.append(Unit(f"coarse/{index}", UnitKind.COARSE, index, frames, cells, before))
         if job.stages is Stage.REFINED:
             key = f"refine/{frames.start}-{frames.stop}"
-            units.append(Unit(key, UnitKind.REFINE, index, frames, (f"coarse/{index}",)))
+            units.append(Unit(key, UnitKind.REFINE, index, frames, cells, (f"coarse/{index}",)))
     return units
 
 

@@ -50,7 +50,6 @@ class JobInHand:
     def __init__(self, task: Task, bundle: Bundle, *, device: torch.device) -> None:
         """JobFailure if the bundle cannot do what the job asks."""
         self.task, self.bundle, self.alone = task, bundle, task.alone
-        self.net = {stage: Net(bundle.spec.name, stage) for stage in Stage}
         self.request = request_of(task.spec, bundle)
         every = plan(bundle.spec, self.request)
         self.place = {unit.key: index for index, unit in enumerate(every)}
@@ -73,7 +72,7 @@ class JobInHand:
         """A unit is done; grids are kept for the units that read them."""
         del self.running[unit.key]
         self.alone = RunAlone.NO
-        if unit.kind is UnitKind.COARSE:
+        if unit.kind is not UnitKind.REFINE:
             self.results[unit.key] = result
 
     def waiting(self) -> list[Waiting]:
@@ -82,7 +81,7 @@ class JobInHand:
             Waiting(
                 job_id=self.task.job_id,
                 unit=key,
-                net=self.net[run.evaluation.net],
+                net=Net(self.bundle.spec.name, run.evaluation.net),
                 first=run.answered,
                 rows=len(run.evaluation.times),
                 submitted_at=self.task.submitted_at,

@@ -24,7 +24,7 @@ from workers.tasks import RunAlone, Task, UnitFinished
 log = logging.getLogger(__name__)
 
 STAGES = {"coarse": Stage.COARSE, "refine": Stage.REFINED}
-"""By kind of unit: the pictures it makes."""
+"""The stages of models, as they are called here."""
 
 
 def warm() -> None:
@@ -47,7 +47,7 @@ def raw_tree(job_id: str) -> str:
 
 def keep_unit(store: Store, fact: UnitFinished, *, writers: Executor) -> UnitRecord:
     """Write a unit's pictures and, for a grid, its raw result; `writers` in parallel, for a disk syncs many as one."""
-    stage = STAGES[fact.unit.kind.value]
+    stage = STAGES[fact.unit.stage.value]
     raw = writers.submit(_keep_raw, store, fact) if stage is Stage.COARSE else None
     keep = partial(_keep_frame, store, fact.job_id, stage)
     stored = tuple(writers.map(keep, fact.unit.frames, fact.frames))

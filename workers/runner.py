@@ -14,13 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models import alone, units
 from models import bundle as bundles
-from models import units
 from models.bundle import Bundle
 from models.engines import Choice, select
-from models.evaluator import Evaluator, take
+from models.evaluator import Answering, Evaluator, take
 from models.media import to_uint8
-from models.plan import UnitKind
 from models.spec import Stage
 from models.units import Evaluate
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
@@ -33,11 +32,13 @@ from workers.tasks import Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRa
 class Runner:
     """Jobs in hand on one device. Not thread safe: one device thread calls it."""
 
-    def __init__(self, served: Mapping[str, Bundle], nets: Mapping[Net, tuple[Evaluator, Choice]]) -> None:
-        """`served` by name, the default first; `nets` prepared, for both stages of each bundle."""
+    def __init__(
+        self, served: Mapping[str, Bundle], nets: Mapping[Net, Answering], *, engines: Mapping[Net, EngineInfo]
+    ) -> None:
+        """`served` by name, the default first; `nets` prepared, every one of each bundle; `engines` of its stages."""
         self._bundles = dict(served)
-        self._nets = {net: evaluator for net, (evaluator, _) in nets.items()}
-        self._engines = {net: _info(choice) for net, (_, choice) in nets.items()}
+        self._nets = dict(nets)
+        self._engines = dict(engines)
         self._largest = {net: evaluator.largest for net, evaluator in self._nets.items()}
         self._jobs: dict[str, JobInHand] = {}
         self._undelivered: list[Fact] = []
@@ -46,7 +47,7 @@ class Runner:
         """What is served, and by which engines; the first bundle is the default model."""
         default = next(iter(self._bundles))
         return tuple(
-            _entry(bundle, {stage.value: self._engines[Net(name, stage)] for stage in Stage}, default=default)
+            _entry(bundle, _engines_of(bundle, self._engines), default=default)
             for name, bundle in self._bundles.items()
         )
 
@@ -98,8 +99,8 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - whatever the engine raised, its jobs must be told
             return self._run_apart(tick, error)
         seconds = time.perf_counter() - began
-        stage, rows = tick.net.stage, tick.rows
-        facts: list[Fact] = [TickRan(stage.value, rows, evaluator.bucket(rows), seconds, tick.jobs)]
+        rows = tick.rows
+        facts: list[Fact] = [TickRan(tick.net.part.value, rows, evaluator.bucket(rows), seconds, tick.jobs)]
         for part, output in zip(tick.slices, outputs, strict=True):
             facts.extend(self._deliver(part, output))
         return facts
@@ -135,7 +136,7 @@ class Runner:
         if not bool(torch.isfinite(result).all()):
             return self._fail(run.task.job_id, NumericalError(f"{unit.key} produced values that are not finite"))
         run.keep(unit, result)
-        frames = units.coarse_frames(unit, result, spec=run.bundle.spec) if unit.kind is UnitKind.COARSE else result
+        frames = units.pictures(unit, result, spec=run.bundle.spec)
         fact = UnitFinished(
             run.task.job_id,
             run.task.attempt,
@@ -163,22 +164,32 @@ class Runner:
         name = task.spec.model
         if name not in self._bundles:
             raise BundleUnavailable(f"model {name!r} is not served by this worker, only {sorted(self._bundles)}")
-        return JobInHand(task, self._bundles[name], device=self._nets[Net(name, Stage.COARSE)].engine.device)
+        return JobInHand(task, self._bundles[name], device=self._nets[Net(name, Stage.COARSE)].device)
 
 
 def load(paths: Sequence[Path], *, engine: str = "auto", precision: str = "auto", threads: int | None = None) -> Runner:
     """Read the bundles, prepare an engine for each net. BundleError and EngineUnavailable say what is wrong."""
     if threads is not None:
         torch.set_num_threads(threads)
-    served, nets = {}, {}
+    served: dict[str, Bundle] = {}
+    nets: dict[Net, Answering] = {}
+    engines: dict[Net, EngineInfo] = {}
     for path in paths:
         bundle = bundles.load(path)
-        served[bundle.spec.name] = bundle
-        for stage in Stage:
+        name = bundle.spec.name
+        served[name] = bundle
+        for stage in bundle.spec.stages:
             choice = select(bundle, stage, engine=engine, precision=precision)
             choice.engine.prepare()
-            nets[Net(bundle.spec.name, stage)] = (Evaluator(bundle.net(stage), choice.engine), choice)
-    return Runner(served, nets)
+            nets[Net(name, stage)] = Evaluator(bundle.net(stage), choice.engine)
+            engines[Net(name, stage)] = _info(choice)
+        halves = alone.codecs(bundle, device=nets[Net(name, Stage.COARSE)].device)
+        nets |= {Net(name, half): evaluator for half, evaluator in halves.items()}
+    return Runner(served, nets, engines=engines)
+
+
+def _engines_of(bundle: Bundle, engines: Mapping[Net, EngineInfo]) -> dict[str, EngineInfo]:
+    return {stage.value: engines[Net(bundle.spec.name, stage)] for stage in bundle.spec.stages}
 
 
 def _entry(bundle: Bundle, engines: Mapping[str, EngineInfo], *, default: str) -> CatalogueEntry:

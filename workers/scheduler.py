@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from models.spec import Stage
+from models.spec import Codec, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Net:
     """One net of one bundle: rows of different nets never share a batch."""
 
     bundle: str
-    stage: Stage
+    part: Stage | Codec
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from models.evaluate.limits import read_limits
 from models.evaluate.material import Clips, Material, Refinement, collect, real_clips
 from models.evaluate.report import GateReport
 from models.evaluate.sheet import contact_sheet
-from models.evaluator import Evaluator
+from models.evaluator import Nets
 from models.media import Frame, to_uint8
 from models.spec import BundleSpec, Stage
 from models.train.batches import enlarge, to_unit
@@ -39,7 +39,7 @@ Drawn = Mapping[Stage, Frames]
 
 
 def sequences(
-    spec: BundleSpec, name: str, *, nets: Mapping[Stage, Evaluator], count: int = SEQUENCES, frames: int = FRAMES
+    spec: BundleSpec, name: str, *, nets: Nets, count: int = SEQUENCES, frames: int = FRAMES
 ) -> Iterator[Drawn]:
     """`count` sequences of one class with the bundle's defaults, one at a time."""
     for seed in range(count):
@@ -48,7 +48,7 @@ def sequences(
 
 
 def judge(
-    bundle: Bundle, drawn: Mapping[str, Sequence[Drawn]], *, nets: Mapping[Stage, Evaluator], reference: int = REFERENCE
+    bundle: Bundle, drawn: Mapping[str, Sequence[Drawn]], *, nets: Nets, reference: int = REFERENCE
 ) -> GateReport:
     """Hold what was drawn of each class against `reference` real sequences."""
     spec = bundle.spec
@@ -78,7 +78,7 @@ def sheets(drawn: Mapping[str, Sequence[Drawn]]) -> Iterator[tuple[str, Frame]]:
 
 
 def _material(
-    spec: BundleSpec, name: str, drawn: Sequence[Drawn], nets: Mapping[Stage, Evaluator], reference: int
+    spec: BundleSpec, name: str, drawn: Sequence[Drawn], nets: Nets, reference: int
 ) -> Material:
     frames = len(drawn[0][Stage.COARSE])
     generated = collect(np.stack([one[Stage.COARSE] for one in drawn]), (one[Stage.REFINE] for one in drawn))
@@ -101,7 +101,7 @@ def _real(spec: BundleSpec, name: str, *, sequences: int, frames: int, first_see
     )
 
 
-def _refinement(spec: BundleSpec, name: str, nets: Mapping[Stage, Evaluator]) -> Refinement:
+def _refinement(spec: BundleSpec, name: str, nets: Nets) -> Refinement:
     """Single real frames and their coarse versions, enlarged and refined."""
     low = to_unit(_single_frames(name, spec.coarse_size))
     request = drawing.default_request(spec, seed=0, label=spec.classes.index(name))

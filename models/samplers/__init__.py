@@ -57,3 +57,8 @@ def load(name: str) -> Sampler:
         raise ValueError(f"sampler {name!r} is unknown; there are: {', '.join(names())}")
     sampler: Sampler = import_module(f"models.samplers.{name}").sample
     return sampler
+
+
+def is_stochastic(name: str) -> bool:
+    """Whether the sampler draws fresh noise on the way: its file says `STOCHASTIC = True`."""
+    return bool(getattr(import_module(f"models.samplers.{name}"), "STOCHASTIC", False))

@@ -17,6 +17,9 @@ from torch import Tensor
 from models.samplers import Estimate, Query, Sampling, StepNoise
 from models.schedules import Level
 
+STOCHASTIC = True
+"""It draws fresh noise on the way."""
+
 
 def sample(x: Tensor, *, levels: Sequence[Level], noise: StepNoise) -> Sampling:
     """len(levels) - 1 evaluations; a noise for each step but one that ends at the clean image."""

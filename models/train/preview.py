@@ -15,7 +15,7 @@ from models.drawing import Frames
 from models.engines import BUCKETS, Precision
 from models.engines.torch import TorchEngine
 from models.evaluate.sheet import contact_sheet
-from models.evaluator import Evaluator
+from models.evaluator import Evaluator, Nets
 from models.media import Frame, to_uint8
 from models.spec import BundleSpec, Stage
 from models.train.assemble import spec_of
@@ -36,7 +36,7 @@ def preview(training: Training) -> Frame:
     return contact_sheet(list(_refinements(spec, _nets(training))), columns=_REFINED)
 
 
-def _sequences(spec: BundleSpec, nets: dict[Stage, Evaluator]) -> Iterator[Frames]:
+def _sequences(spec: BundleSpec, nets: Nets) -> Iterator[Frames]:
     for label in range(len(spec.classes)):
         for seed in range(_SEQUENCES):
             request = drawing.default_request(spec, seed=seed, label=label)
@@ -44,7 +44,7 @@ def _sequences(spec: BundleSpec, nets: dict[Stage, Evaluator]) -> Iterator[Frame
             yield drawing.sequence(spec, request, nets=nets)[Stage.COARSE]
 
 
-def _refinements(spec: BundleSpec, nets: dict[Stage, Evaluator]) -> Iterator[Frames]:
+def _refinements(spec: BundleSpec, nets: Nets) -> Iterator[Frames]:
     for label, name in enumerate(spec.classes):
         domain, request = domains.load(name), drawing.default_request(spec, seed=0, label=label)
         low = to_unit(domain.render(EVALUATION_SEED, frames=_REFINED, size=spec.coarse_size))
@@ -53,7 +53,7 @@ def _refinements(spec: BundleSpec, nets: dict[Stage, Evaluator]) -> Iterator[Fra
         yield domain.render(EVALUATION_SEED, frames=_REFINED, size=spec.refined_size)
 
 
-def _nets(training: Training) -> dict[Stage, Evaluator]:
+def _nets(training: Training) -> Nets:
     net = copy.deepcopy(training.ema)
     engine = TorchEngine(net, device=torch.device("cpu"), precision=Precision.FP32, buckets=BUCKETS)
     return {training.recipe.stage: Evaluator(net, engine)}

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from models import alone
 from models.bundle import Bundle
-from models.engines import Choice, Precision, Rows
+from models.engines import Precision, Rows
 from models.engines.torch import TorchEngine
-from models.evaluator import Evaluator
+from models.evaluator import Answering, Evaluator
 from models.plan import UnitKind
 from models.spec import Stage
 from tests.tiny import CLASSES, tiny_bundle
 from workers.contracts import job as contract
+from workers.contracts.catalogue import EngineInfo
 from workers.contracts.errors import BundleUnavailable, NumericalError
 from workers.inhand import request_of
 from workers.runner import Runner
@@ -52,13 +53,15 @@ def oracle(bundle: Bundle) -> Oracle:
 
 def runner_for(bundle: Bundle, engines: dict[Stage, TorchEngine] | None = None, largest: int = 8) -> Runner:
     buckets = tuple(size for size in (1, 2, 4, 8, 16, 32) if size <= largest)
-    nets = {}
+    nets: dict[Net, Answering] = {}
+    infos: dict[Net, EngineInfo] = {}
     for stage in Stage:
         engine = (engines or {}).get(stage) or TorchEngine(
             bundle.net(stage), device=torch.device("cpu"), precision=Precision.FP32, buckets=buckets
         )
-        nets[Net("tiny", stage)] = (Evaluator(bundle.net(stage), engine), Choice(engine, "asked for"))
-    return Runner({"tiny": bundle}, nets)
+        nets[Net("tiny", stage)] = Evaluator(bundle.net(stage), engine)
+        infos[Net("tiny", stage)] = EngineInfo(engine="torch", precision="fp32", buckets=buckets)
+    return Runner({"tiny": bundle}, nets, engines=infos)
 
 
 def spec_of(**changes: object) -> contract.JobSpec:

@@ -12,7 +12,7 @@ from models.grid import unpack
 from models.noise import NoiseSource, philox
 from models.plan import Request, Unit, UnitKind, plan
 from models.spec import BundleSpec, KnownRows, Prediction
-from models.units import Evaluate, coarse_frames, start
+from models.units import Evaluate, pictures, start
 from tests.tiny import tiny_spec
 
 NULL = 2
@@ -61,10 +61,10 @@ def run_all(spec: BundleSpec, wanted: Request) -> tuple[dict[str, Tensor], dict[
 def test_exactly_n_frames_of_both_stages(num_frames: int, mode: KnownRows) -> None:
     spec, wanted = tiny_spec(known_rows=mode), request(num_frames=num_frames)
     results, _ = run_all(spec, wanted)
-    made = dict.fromkeys(UnitKind, 0)
+    made = {UnitKind.COARSE: 0, UnitKind.REFINE: 0}
     for unit in plan(spec, wanted):
         result = results[unit.key]
-        frames = coarse_frames(unit, result, spec=spec) if unit.kind is UnitKind.COARSE else result
+        frames = pictures(unit, result, spec=spec)
         side = spec.coarse_size if unit.kind is UnitKind.COARSE else spec.refined_size
         assert frames.shape == (len(unit.frames), 3, side, side)
         made[unit.kind] += len(frames)

@@ -20,7 +20,7 @@ from models.nn.dit import DiT
 from models.plan import plan
 from models.spec import Stage
 from models.train.commands import app as train_app
-from models.units import coarse_frames
+from models.units import pictures
 from tests.tiny import awake, tiny_net, tiny_spec
 
 
@@ -81,7 +81,7 @@ def test_frames_refined_apart_are_those_refined_together(tiny: Bundle) -> None:
     nets, request = alone.evaluators(tiny), drawing.default_request(tiny.spec, seed=1, label=0)
     drawn = drawing.sequence(tiny.spec, request, nets=nets)
     results = {unit.key: result for unit, result in alone.run(tiny.spec, request, nets=nets)}
-    first = coarse_frames(plan(tiny.spec, request)[0], results["coarse/0"], spec=tiny.spec)
+    first = pictures(plan(tiny.spec, request)[0], results["coarse/0"], spec=tiny.spec)
     again = drawing.refined(tiny.spec, first, request=request, nets=nets)
     np.testing.assert_array_equal(again, drawn[Stage.REFINE][: len(first)])
 
