@@ -1,4 +1,4 @@
-"""A bundle on disk: a directory with `bundle.json` and one safetensors file per net, under one hash.
+"""A bundle on disk: a directory with `bundle.json` and one safetensors file per net or autoencoder, under one hash.
 
 The hash covers everything that decides what the bundle draws: the spec, but for its description and its gate figures,
 and through the spec the digest of each weights file. Reading the spec touches no weights. Weights may be stored in
@@ -22,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.nn import autoencoder as autoencoders
 from models.nn.dit import DiT
-from models.spec import BundleSpec, NetSpec, Stage
+from models.spec import AutoencoderSpec, BundleSpec, Codec, NetSpec, Stage
 
 FILE = "bundle.json"
 
@@ -72,6 +73,12 @@ class Bundle:
         net.load_state_dict({key: tensor.float() for key, tensor in self.state_dict(stage).items()}, assign=True)
         return net.eval().requires_grad_(False)
 
+    def codec(self, half: Codec) -> autoencoders.Encoder | autoencoders.Decoder:
+        """A new copy of half of the autoencoder, which the bundle must have: float32, evaluation mode, on the CPU."""
+        vae = self.spec.autoencoder
+        assert vae is not None, "the bundle works on pixels"
+        return autoencoders.load(half, config=vae.config, state=load_file(self.path / vae.file))
+
 
 def load(path: Path) -> Bundle:
     """Read and check everything: the spec, its hash, the digest of every file, the name and shape of every tensor."""
@@ -80,7 +87,7 @@ def load(path: Path) -> Bundle:
     if recorded != actual:
         remedy = f"do not edit {FILE} by hand: {_GET_IT_AGAIN}, or write it again with models.bundle.write"
         raise BundleError(path, Problem(f"{FILE}: hash", recorded, actual, remedy))
-    problems = [problem for net in spec.nets.values() for problem in _problems(path, net)]
+    problems = [problem for weights in _weights(spec) for problem in _problems(path, weights)]
     if problems:
         raise BundleError(path, *problems)
     return Bundle(path, spec, actual)
@@ -98,9 +105,17 @@ def hash_of(spec: BundleSpec) -> str:
 
 
 def write(
-    path: Path, *, spec: BundleSpec, nets: Mapping[Stage, Mapping[str, Tensor]], dtype: torch.dtype = torch.float16
+    path: Path,
+    *,
+    spec: BundleSpec,
+    nets: Mapping[Stage, Mapping[str, Tensor]],
+    autoencoder: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = torch.float16,
 ) -> Bundle:
-    """Write a bundle aside, then move it to `path`, replacing what is there. The spec's file digests are filled in."""
+    """Write a bundle aside, then move it to `path`, replacing what is there. The spec's file digests are filled in.
+
+    `autoencoder`: the tensors of the one that the spec describes. `dtype` None: tensors are stored as they are.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside, old = (path.with_name(f".{path.name}.{kind}.{os.getpid()}") for kind in ("new", "old"))
     try:
@@ -108,6 +123,10 @@ def write(
         digests = {stage: _write_net(aside / net.file, nets[stage], dtype=dtype) for stage, net in spec.nets.items()}
         written = {stage: net.model_copy(update={"sha256": digests[stage]}) for stage, net in spec.nets.items()}
         spec = spec.model_copy(update={"nets": written})
+        if spec.autoencoder is not None:
+            digest = _write_net(aside / spec.autoencoder.file, autoencoder or {}, dtype=dtype)
+            vae = spec.autoencoder.model_copy(update={"sha256": digest})
+            spec = spec.model_copy(update={"autoencoder": vae})
         _write_spec(aside, spec)
         load(aside)
         if path.exists():
@@ -148,7 +167,13 @@ def _field_problems(error: ValidationError) -> Iterator[Problem]:
         yield Problem(f"{FILE}: {field}", found, one["msg"], f"correct it, or {_GET_IT_AGAIN}")
 
 
-def _problems(path: Path, net: NetSpec) -> Iterator[Problem]:
+def _weights(spec: BundleSpec) -> Iterator[NetSpec | AutoencoderSpec]:
+    yield from spec.nets.values()
+    if spec.autoencoder is not None:
+        yield spec.autoencoder
+
+
+def _problems(path: Path, net: NetSpec | AutoencoderSpec) -> Iterator[Problem]:
     file = path / net.file
     if not file.is_file():
         yield Problem(net.file, "no such file", "the weights that the spec names", _GET_IT_AGAIN)
@@ -162,7 +187,7 @@ def _problems(path: Path, net: NetSpec) -> Iterator[Problem]:
         yield Problem(net.file, f"no safetensors file ({error})", "a safetensors file", _GET_IT_AGAIN)
 
 
-def _tensor_problems(file: Path, net: NetSpec) -> Iterator[Problem]:
+def _tensor_problems(file: Path, net: NetSpec | AutoencoderSpec) -> Iterator[Problem]:
     found, expected = _stored_shapes(file), _expected_shapes(net)
     remedy = "the weights do not belong to this spec: correct the spec, or export the net again"
     for key in sorted(expected.keys() - found.keys()):
@@ -179,16 +204,19 @@ def _stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         return {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
 
 
-def _expected_shapes(net: NetSpec) -> dict[str, tuple[int, ...]]:
+def _expected_shapes(net: NetSpec | AutoencoderSpec) -> dict[str, tuple[int, ...]]:
+    if isinstance(net, AutoencoderSpec):
+        return autoencoders.shapes(net.config)
     with torch.device("meta"):
         return {key: tuple(tensor.shape) for key, tensor in DiT(net).state_dict().items()}
 
 
-def _write_net(file: Path, tensors: Mapping[str, Tensor], *, dtype: torch.dtype) -> str:
+def _write_net(file: Path, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None) -> str:
     stored = {key: tensor.detach().to(dtype).contiguous() for key, tensor in sorted(tensors.items())}
     broken = [key for key, tensor in stored.items() if not math.isfinite(float(tensor.float().abs().sum()))]
     if broken:
-        found, remedy = f"values that {dtype} cannot hold", "store it in another precision, or train again"
+        held = "no numbers" if dtype is None else f"values that {dtype} cannot hold"
+        found, remedy = held, "store it in another precision, or train again"
         raise BundleError(file.parent, *(Problem(f"{file.name}: {key}", found, "finite", remedy) for key in broken))
     save_file(stored, file)
     file.chmod(0o644)  # the library keeps it from everybody else
