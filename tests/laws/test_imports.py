@@ -37,6 +37,7 @@ MODELS_LIBRARIES = frozenset(
         "diffusers",
         "fsspec",
         "huggingface_hub",
+        "nibabel",
         "numpy",
         "onnx",
         "onnxruntime",
