@@ -45,6 +45,8 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "Models": {
         "sample": Command("models.commands", "Draw a sequence without any service."),
+        "import": Command("models.checkpoint.commands", "Make a bundle from published weights."),
+        "inspect": Command("models.checkpoint.commands", "What is in a bundle."),
         "train": Command("models.train.commands", "Train the nets of a bundle."),
         "evaluate": Command("models.evaluate.commands", "Measure a bundle against real sequences."),
         "compile": Command("models.commands", "Build an engine for a bundle's nets."),
