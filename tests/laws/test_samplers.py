@@ -101,6 +101,15 @@ def test_reaches_the_answer_from_pure_noise(name: str, schedule: ScheduleName, s
     assert error(name, levels(schedule, 400, spacing=spacing)) < 0.012
 
 
+@pytest.mark.parametrize("spacing", list(Spacing))
+@pytest.mark.parametrize("schedule", list(ScheduleName))
+def test_second_order_pays_with_few_steps(schedule: ScheduleName, spacing: Spacing) -> None:
+    """Also in linear spacing on DDPM's schedule, whose last step is too long to carry an estimate over."""
+    ladder = levels(schedule, 25, spacing=spacing)
+    assert flow_error("dpmpp_2m", ladder) < flow_error("euler", ladder) / 3
+    assert law_error("sde_dpmpp_2m", ladder) < law_error("ddpm", ladder) / 2
+
+
 @pytest.mark.parametrize("schedule", list(ScheduleName))
 @pytest.mark.parametrize("steps", [2, 3, 7])
 def test_learned_variance_makes_any_number_of_ancestral_steps_exact(schedule: ScheduleName, steps: int) -> None:
