@@ -13,6 +13,7 @@ from models.terminal import DEMO, console, progress_bar
 
 if TYPE_CHECKING:
     from models.drawing import Frames
+    from models.spec import Stage
 
 app = typer.Typer(no_args_is_help=True, help="Draw sequences and compile engines.")
 
@@ -61,30 +62,51 @@ def sample(
     refine_steps: Annotated[int | None, typer.Option(min=1)] = None,
     guidance_scale: Annotated[float | None, typer.Option(min=1)] = None,
     sampler: Annotated[str | None, typer.Option(help="A sampler of the bundle.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="linear, trailing or log_snr.")] = None,
+    mode: Annotated[Literal["sound", "official"], typer.Option(help="official: as the published code does.")] = "sound",
+    slow_motion: Annotated[int, typer.Option(min=1, help="Draw so many frames where there was one.")] = 1,
+    reference: Annotated[
+        Path | None, typer.Option(help="Go on from your own frames: a picture, a video or a folder of pictures.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the frames and the video.")] = Path("out/sample"),
 ) -> None:
-    """Draw one sequence without any service: PNG frames of both stages, and a video."""
+    """Draw one sequence without any service: PNG frames of every stage, and a video."""
     from models import alone, drawing
     from models import bundle as bundles
-    from models.media import to_uint8
-    from models.spec import Stage
+    from models.data.reference import first_frames
+    from models.media import from_uint8, to_uint8
+    from models.plan import frames_made
+    from models.spec import Mode
 
     loaded = bundles.load(bundle)
-    wishes = {
+    given = None
+    if reference is not None:
+        given = first_frames(reference, most=loaded.spec.grid**2, size=loaded.spec.coarse_size)
+    wishes: dict[str, int | float | str | None] = {
         "num_frames": num_frames,
         "coarse_steps": coarse_steps,
         "refine_steps": refine_steps,
         "guidance_scale": guidance_scale,
         "sampler": sampler,
+        "spacing": spacing,
+        "slow_motion": slow_motion,
+        "reference_frames": None if given is None else len(given),
     }
-    request = drawing.request(loaded.spec, seed=seed, class_name=label, wishes=wishes)
+    request = drawing.request(loaded.spec, seed=seed, class_name=label, wishes=wishes, mode=Mode(mode))
+    total = frames_made(request)
     with progress_bar(MofNCompleteColumn()) as progress:
-        bars = {stage: progress.add_task(stage, total=request.num_frames) for stage in Stage}
-        for stage, which, frames in alone.frames(loaded.spec, request, nets=alone.evaluators(loaded)):
+        bars = {stage: progress.add_task(stage, total=total) for stage in loaded.spec.stages}
+        drawn = alone.frames(
+            loaded.spec,
+            request,
+            nets=alone.evaluators(loaded),
+            reference=None if given is None else from_uint8(given),
+        )
+        for stage, which, frames in drawn:
             _write_frames(out / stage, to_uint8(frames), first=which.start)
             progress.advance(bars[stage], len(which))
-    _write_video(out, frames=request.num_frames, fps=loaded.spec.defaults.fps)
-    console.print(f"{out}: {request.num_frames} coarse and refined frames, and a video of them")
+    _write_video(out, stage=request.last, frames=total, fps=loaded.spec.defaults.fps)
+    console.print(f"{out}: {total} frames ({', '.join(bars)}), and a video of them")
 
 
 def _write_frames(folder: Path, frames: Frames, *, first: int) -> None:
@@ -96,9 +118,9 @@ def _write_frames(folder: Path, frames: Frames, *, first: int) -> None:
         (folder / f"{index:04d}.png").write_bytes(png.encode(frame))
 
 
-def _write_video(folder: Path, *, frames: int, fps: int) -> None:
-    """The refined frames of a folder as video.mp4."""
+def _write_video(folder: Path, *, stage: Stage, frames: int, fps: int) -> None:
+    """The frames of one stage as video.mp4."""
     from models.media import mp4, png
 
-    files = (folder / "refine" / f"{index:04d}.png" for index in range(frames))
+    files = (folder / stage / f"{index:04d}.png" for index in range(frames))
     (folder / "video.mp4").write_bytes(mp4.encode((png.decode(file.read_bytes()) for file in files), fps=fps))

@@ -15,7 +15,7 @@ from models.evaluator import Nets
 from models.media import to_uint8
 from models.noise import philox
 from models.plan import REFINE_ROWS, Request
-from models.spec import BundleSpec, Stage
+from models.spec import OFFICIAL_GUIDANCE, OFFICIAL_SAMPLER, OFFICIAL_STEPS, BundleSpec, Mode, Spacing, Stage
 from models.units.refining import refine
 
 Frames = NDArray[np.uint8]
@@ -29,40 +29,80 @@ class NotServed(ValueError):
         super().__init__(f"{field} {found!r} is not served by this bundle: choose {expected}")
 
 
-def default_request(spec: BundleSpec, *, seed: int, label: int | None) -> Request:
-    """What a bundle draws when it is told nothing but the seed and the class."""
+def default_request(spec: BundleSpec, *, seed: int, label: int | None, mode: Mode = Mode.SOUND) -> Request:
+    """What a bundle draws when it is told nothing but the seed, the class and the mode."""
     defaults = spec.defaults
-    return Request(
+    request = Request(
         num_frames=defaults.num_frames,
         seed=seed,
         label=label,
         coarse_steps=defaults.coarse_steps,
         refine_steps=defaults.refine_steps,
         sampler=defaults.sampler,
+        spacing=defaults.spacing,
         guidance_scale=defaults.guidance_scale,
+        last=spec.stages[-1],
+    )
+    return request if mode is Mode.SOUND else _as_released(request)
+
+
+def _as_released(request: Request) -> Request:
+    return replace(
+        request,
+        mode=Mode.OFFICIAL,
+        sampler=OFFICIAL_SAMPLER,
+        spacing=Spacing.LINEAR,
+        coarse_steps=OFFICIAL_STEPS,
+        refine_steps=OFFICIAL_STEPS,
+        guidance_scale=OFFICIAL_GUIDANCE,
     )
 
 
 def request(
-    spec: BundleSpec, *, seed: int, class_name: str | None, wishes: Mapping[str, int | float | str | None]
+    spec: BundleSpec,
+    *,
+    seed: int,
+    class_name: str | None,
+    wishes: Mapping[str, int | float | str | None],
+    mode: Mode = Mode.SOUND,
 ) -> Request:
     """The defaults but for what is wished; `NotServed` names the wish that the bundle does not allow."""
     if class_name is not None and class_name not in spec.classes:
-        raise NotServed("class", class_name, f"one of {', '.join(spec.classes)}")
+        raise NotServed("class", class_name, f"one of {', '.join(spec.classes)}" if spec.classes else "none")
+    if mode not in spec.modes:
+        raise NotServed("mode", mode.value, f"{Mode.SOUND}; the released loop needs nets of the released kind")
     label = None if class_name is None else spec.classes.index(class_name)
     given = {field: wish for field, wish in wishes.items() if wish is not None}
+    default = default_request(spec, seed=seed, label=label, mode=mode)
     for field, wish in given.items():
-        if isinstance(wish, str):
-            if wish not in spec.samplers:
-                raise NotServed(field, wish, f"one of {', '.join(spec.samplers)}")
-        elif wish > (most := _most(spec, field)):
-            raise NotServed(field, wish, f"at most {most}")
-    return replace(default_request(spec, seed=seed, label=label), **given)  # type: ignore[arg-type]
+        _check(spec, field, wish, default)
+    return replace(default, **given)  # type: ignore[arg-type]
+
+
+def _check(spec: BundleSpec, field: str, wish: int | float | str, default: Request) -> None:
+    if default.mode is Mode.OFFICIAL and field in _RELEASED and wish != getattr(default, field):
+        raise NotServed(field, wish, f"{getattr(default, field)} in the official mode")
+    if field in ("sampler", "spacing"):
+        allowed = spec.samplers if field == "sampler" else tuple(Spacing)
+        if wish not in allowed:
+            raise NotServed(field, wish, f"one of {', '.join(allowed)}")
+    elif not isinstance(wish, str) and wish > (most := _most(spec, field)):
+        raise NotServed(field, wish, f"at most {most:g}")
+
+
+_RELEASED = ("sampler", "spacing", "slow_motion", "cache")
+"""What the official mode leaves no choice of."""
 
 
 def _most(spec: BundleSpec, field: str) -> int | float:
     limits = spec.limits
-    return {"num_frames": limits.num_frames, "guidance_scale": limits.guidance_scale}.get(field, limits.steps)
+    special = {
+        "num_frames": limits.num_frames,
+        "guidance_scale": limits.guidance_scale,
+        "slow_motion": spec.grid**2 - 1,
+        "reference_frames": spec.grid**2,
+    }
+    return special.get(field, limits.steps)
 
 
 def sequence(spec: BundleSpec, request: Request, *, nets: Nets, reference: Tensor | None = None) -> dict[Stage, Frames]:

@@ -17,6 +17,9 @@ FORMAT = 1
 
 OFFICIAL_GRID = 4
 """The released loop's row numbers are those of a grid of this K."""
+OFFICIAL_STEPS = 250
+OFFICIAL_GUIDANCE = 4.0
+OFFICIAL_SAMPLER = "ddpm"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -163,6 +166,7 @@ class Defaults(_Frozen):
     num_frames: Annotated[int, Field(ge=1)]
     fps: Annotated[int, Field(ge=1, le=120)]
     sampler: str
+    spacing: Spacing = Spacing.LINEAR
     coarse_steps: Annotated[int, Field(ge=1)]
     refine_steps: Annotated[int, Field(ge=1)]
     guidance_scale: Annotated[float, Field(ge=1)]

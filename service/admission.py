@@ -6,13 +6,20 @@ atomic call that queues the job.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from service.context import Services
-from service.requests import VideoRequest, resolve
-from workers.contracts.errors import InvalidRequest
+from service.references import frames_npy
+from service.requests import Resolved, VideoRequest, resolve
+from workers.contracts.errors import GriditError, InvalidRequest, NotFound, Unavailable
+from workers.contracts.job import JobSpec, new_job_id
 from workers.queue.client import Submitted
+from workers.storage import Store
 
 JOB_ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 LONGEST_KEY = 255
@@ -31,15 +38,51 @@ class Origin:
 async def submit(services: Services, request: VideoRequest, *, origin: Origin, max_queued: int) -> Submitted:
     """Queue the job, or find the one that the same id or idempotency key has queued before."""
     resolved = resolve(request, catalogue=await services.queue.catalogue())
-    return await services.queue.submit(
-        resolved.spec,
-        job_id=origin.job_id,
-        idempotency_key=origin.idempotency_key,
-        body_digest=request.digest,
-        max_queued=max_queued,
-        warnings=resolved.warnings,
-        traceparent=origin.traceparent,
-    )
+    job_id = origin.job_id or new_job_id()
+    spec, kept = resolved.spec, False
+    if request.input_reference:
+        spec = await asyncio.to_thread(_with_reference, services.store, job_id, request.input_reference, resolved)
+        kept = True
+    try:
+        submitted = await services.queue.submit(
+            spec,
+            job_id=job_id,
+            idempotency_key=origin.idempotency_key,
+            body_digest=request.digest,
+            max_queued=max_queued,
+            warnings=resolved.warnings,
+            traceparent=origin.traceparent,
+        )
+    except GriditError:
+        if kept:
+            await _forget(services, job_id)
+        raise
+    if kept and submitted.job.id != job_id:
+        await _forget(services, job_id)
+    return submitted
+
+
+def _with_reference(store: Store, job_id: str, references: Sequence[str], resolved: Resolved) -> JobSpec:
+    """The spec with the user's own frames, which are kept before the job is."""
+    entry, spec = resolved.entry, resolved.spec
+    data, count = frames_npy(references, size=entry.coarse_size, most=entry.grid**2)
+    if count > spec.num_frames:
+        raise InvalidRequest(
+            f"num_frames must be at least {count}, the frames of input_reference (got {spec.num_frames}).",
+            param="num_frames",
+        )
+    path = f"jobs/{job_id}/reference-{hashlib.sha256(data).hexdigest()[:12]}.npy"
+    stored = store.put(path, data, media_type="application/x-npy", width=entry.coarse_size, height=entry.coarse_size)
+    return spec.evolve(input_reference=stored, reference_frames=count)
+
+
+async def _forget(services: Services, job_id: str) -> None:
+    """Nothing was queued under this id: what was kept for it goes, unless it is an older job's."""
+    with suppress(Unavailable):
+        try:
+            await services.queue.get(job_id)
+        except NotFound:
+            await asyncio.to_thread(services.store.delete_tree, f"jobs/{job_id}")
 
 
 def checked_key(key: str | None) -> str | None:

@@ -28,7 +28,9 @@ from workers.storage import Store
 
 VERSION = "0.1.0"
 LARGEST_REQUEST = 1024 * 1024
-"""Bytes of any body but an upload."""
+"""Bytes of any body but an upload or a job."""
+LARGEST_JOB = 16 * 1024 * 1024
+"""Bytes of a job with the user's own frames."""
 ROUTERS = (videos, frames, events, files, batches, models, health, metrics)
 DESCRIPTION = """Long image sequences from grid-based diffusion: a coarse preview of the whole sequence first, refined
 frames as they are made. Shapes are those of OpenAI's Videos, Files and Batch APIs; errors are problem+json."""
@@ -51,7 +53,8 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.services = services
             yield {"services": services}
 
-    limits = Limits(upload=settings.max_body_bytes, other=min(LARGEST_REQUEST, settings.max_body_bytes))
+    most = settings.max_body_bytes
+    limits = Limits(upload=most, job=min(LARGEST_JOB, most), other=min(LARGEST_REQUEST, most))
     app = FastAPI(
         title="GriDiT Serve",
         version=VERSION,

@@ -6,6 +6,7 @@ mapping for `requests.parse`; nothing is checked here but the encoding itself.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable
@@ -15,12 +16,15 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 
 from service.invalid import Fault, InvalidFields
+from service.references import FIELD
 from workers.contracts.errors import InvalidRequest
 
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _NESTED = re.compile(r"(\w+)\[([^\[\]]+)\]")
 _OBJECTS = ("metadata", "output")
 MOST_FIELDS = 200
+MOST_FILES = 64
+"""As many as the largest grid has cells."""
 
 
 async def read_fields(request: Request) -> dict[str, Any]:
@@ -66,13 +70,19 @@ def nest(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 async def _form_fields(request: Request) -> dict[str, Any]:
-    form = await request.form(max_fields=MOST_FIELDS, max_files=4)
-    return nest((name, _as_text(value)) for name, value in form.multi_items())
+    async with request.form(max_fields=MOST_FIELDS, max_files=MOST_FILES) as form:
+        pairs = [(name.removesuffix("[]"), await _as_text(value)) for name, value in form.multi_items()]
+    many = [value for name, value in pairs if name == FIELD]
+    fields = nest(pair for pair in pairs if pair[0] != FIELD)
+    return fields | {FIELD: many} if many else fields
 
 
-def _as_text(value: UploadFile | str) -> str:
-    """A file part is given by its name: no field of this version takes its content."""
-    return value if isinstance(value, str) else value.filename or "file"
+async def _as_text(value: UploadFile | str) -> str:
+    """A file part as a data URL, which is how JSON would bring it."""
+    if isinstance(value, str):
+        return value
+    content = base64.b64encode(await value.read()).decode()
+    return f"data:{value.content_type or 'application/octet-stream'};base64,{content}"
 
 
 def _twice(name: str) -> InvalidFields:

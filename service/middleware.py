@@ -53,14 +53,18 @@ class RequestId:
 
 @dataclass(frozen=True)
 class Limits:
-    """Most bytes of a body: of uploads, and of everything else."""
+    """Most bytes of a body: of uploads, of jobs with the user's own frames, and of everything else."""
 
     upload: int
+    job: int
     other: int
 
     def of(self, scope: Scope) -> int:
         """The limit of this request."""
-        return self.upload if scope["path"].rstrip("/") == "/v1/files" else self.other
+        path = scope["path"].rstrip("/")
+        if path == "/v1/files":
+            return self.upload
+        return self.job if path.startswith("/v1/videos") else self.other
 
 
 class BodyLimit:

@@ -11,7 +11,7 @@ from service.context import Context
 from service.requests import MAX_FPS, choose
 from workers.contracts.catalogue import CatalogueEntry, WorkerState
 from workers.contracts.errors import NotFound
-from workers.contracts.job import MAX_SEED, Stage
+from workers.contracts.job import MAX_SEED
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -43,12 +43,16 @@ def view(entry: CatalogueEntry, *, workers: Sequence[WorkerState]) -> dict[str, 
         "is_default": entry.is_default,
         "classes": list(entry.classes),
         "samplers": list(entry.samplers),
+        "spacings": list(entry.spacings),
+        "modes": [mode.value for mode in entry.modes],
+        "cache": entry.caches,
         "grid": entry.grid,
-        "sizes": {stage.value: entry.frame_size(stage) for stage in Stage},
+        "sizes": {stage.value: entry.frame_size(stage) for stage in entry.stages},
         "defaults": {
             "num_frames": entry.default_num_frames,
             "fps": entry.default_fps,
             "sampler": entry.default_sampler,
+            "spacing": entry.default_spacing,
             "num_inference_steps": entry.default_steps,
             "guidance_scale": entry.default_guidance_scale,
         },
@@ -57,6 +61,8 @@ def view(entry: CatalogueEntry, *, workers: Sequence[WorkerState]) -> dict[str, 
             "fps": MAX_FPS,
             "num_inference_steps": entry.max_steps,
             "guidance_scale": entry.max_guidance_scale,
+            "slow_motion": entry.grid**2 - 1,
+            "reference_frames": entry.grid**2,
             "seed": MAX_SEED,
         },
         "engines": {net: engine.model_dump() for net, engine in entry.engines.items()},

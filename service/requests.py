@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from service.checks import at_most, listed, one_of
 from service.invalid import InvalidFields, describe
+from service.references import as_data_urls
+from service.sampling import sampling
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.errors import InvalidRequest, Unavailable, UnknownModel, Unsupported
-from workers.contracts.job import MAX_SEED, JobSpec, Priority, Stage
+from workers.contracts.job import MAX_SEED, JobSpec, Mode, Priority, Stage
 
 MAX_FPS = 120
 LONGEST_DEADLINE = 7 * 86400.0
@@ -29,6 +32,10 @@ def _not_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"must be a number (got {str(value).lower()})")
     return value
+
+
+def _no_cache(value: Any) -> Any:
+    return None if value is False or value == "false" else value
 
 
 N = TypeVar("N", int, float)
@@ -74,16 +81,32 @@ class VideoRequest(BaseModel):
     deadline_seconds: Annotated[
         Annotated[Real, Field(gt=0, le=LONGEST_DEADLINE)] | None, Field(description="From submission.")
     ] = None
-    stages: Annotated[Stage, Field(description="The last stage to run.")] = Stage.REFINED
+    stages: Annotated[Stage | None, Field(description="The last stage to run; absent: all that there are.")] = None
     metadata: Annotated[
         dict[ShortText, Annotated[str, StringConstraints(max_length=512)]] | None, Field(max_length=16)
     ] = None
     user: Annotated[ShortText | None, Field(description="Your own user's name; kept as `metadata.user`.")] = None
     output: Output | None = None
-    mode: Literal["sound", "official"] = "sound"
-    input_reference: Annotated[Any, Field(description="Not supported yet: refused unless null.")] = None
-    spacing: Annotated[Any, Field(description="Not supported yet: refused unless null.")] = None
-    cache: Annotated[Any, Field(description="Not supported yet: refused unless null or false.")] = None
+    mode: Annotated[
+        Mode, Field(description="`official`: as the published code does it, oddities and length included.")
+    ] = Mode.SOUND
+    spacing: Annotated[
+        Literal["linear", "trailing", "log_snr"] | None, Field(description="At which noise levels a sampler looks.")
+    ] = None
+    slow_motion: Annotated[
+        Annotated[Whole, Field(ge=1)] | None,
+        Field(description="So many frames where the motion at full speed has one; approximate."),
+    ] = None
+    cache: Annotated[
+        Annotated[Whole, Field(ge=1)] | None,
+        BeforeValidator(_no_cache),
+        Field(description="n: reuse deep features, computing them at every n-th step only; false or 1: never."),
+    ] = None
+    input_reference: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(as_data_urls),
+        Field(description="Your own first frames: file parts, data URLs, or an object with `image_url`."),
+    ] = None
     webhook_url: Annotated[Any, Field(description="Not supported yet: refused unless null.")] = None
 
     @property
@@ -98,6 +121,8 @@ class Resolved:
     """A request that can be served."""
 
     spec: JobSpec
+    entry: CatalogueEntry
+    """The bundle it is for."""
     warnings: tuple[str, ...]
 
 
@@ -116,32 +141,26 @@ def resolve(request: VideoRequest, *, catalogue: Mapping[str, CatalogueEntry]) -
     entry = choose(request.model, catalogue=catalogue)
     label, warnings = _label(request, entry=entry)
     fps = request.fps or entry.default_fps
+    last = _last_stage(request, entry=entry)
+    asked = _num_frames(request, entry=entry, fps=fps)
     spec = JobSpec(
         model=entry.name,
         bundle_hash=entry.hash,
         class_label=label,
-        num_frames=_num_frames(request, entry=entry, fps=fps),
+        num_frames=asked,
         fps=fps,
-        size=_size(request, entry=entry),
+        size=_size(request, entry=entry, last=last),
         seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
-        num_inference_steps=_at_most(
-            "num_inference_steps", request.num_inference_steps or entry.default_steps, limit=entry.max_steps
-        ),
-        refine_steps=entry.default_refine_steps,
-        sampler=entry.default_sampler
-        if request.sampler is None
-        else _one_of("sampler", request.sampler, allowed=entry.samplers),
-        guidance_scale=_at_most(
-            "guidance_scale",
-            entry.default_guidance_scale if request.guidance_scale is None else request.guidance_scale,
-            limit=entry.max_guidance_scale,
-        ),
-        stages=request.stages,
+        stages=last,
         priority=request.priority,
         deadline_seconds=request.deadline_seconds,
         metadata=_metadata(request),
+        **sampling(request, entry=entry),
     )
-    return Resolved(spec, warnings)
+    made = spec.mode.frames_made(asked)
+    if made != asked:
+        warnings = (*warnings, f"mode 'official' makes {made} frames where {asked} are asked for.")
+    return Resolved(spec, entry, warnings)
 
 
 def choose(name: str | None, *, catalogue: Mapping[str, CatalogueEntry]) -> CatalogueEntry:
@@ -150,22 +169,17 @@ def choose(name: str | None, *, catalogue: Mapping[str, CatalogueEntry]) -> Cata
         raise Unavailable("No model is known yet: no worker has reported since this Redis was set up. Start a worker.")
     if name is not None:
         if name not in catalogue:
-            raise UnknownModel(f"model must be one of {_listed(catalogue)} (got {name!r}).", param="model")
+            raise UnknownModel(f"model must be one of {listed(catalogue)} (got {name!r}).", param="model")
         return catalogue[name]
     return next((entry for entry in catalogue.values() if entry.is_default), next(iter(catalogue.values())))
 
 
 def _refuse_unsupported(request: VideoRequest) -> None:
-    if request.mode != "sound":
-        raise Unsupported("mode must be 'sound' in this version; 'official' is not supported yet.", param="mode")
-    if request.cache not in (None, False, "false"):
-        raise Unsupported("cache is not supported by this version; leave it out or send false.", param="cache")
-    for name in ("input_reference", "spacing", "webhook_url"):
-        if getattr(request, name) is not None:
-            raise Unsupported(f"{name} is not supported by this version; leave it out.", param=name)
+    if request.webhook_url is not None:
+        raise Unsupported("webhook_url is not supported by this version; leave it out.", param="webhook_url")
     output = request.output or Output()
     if output.format not in (None, *FORMATS):
-        raise Unsupported(f"output.format must be one of {_listed(FORMATS)} in this version.", param="output.format")
+        raise Unsupported(f"output.format must be one of {listed(FORMATS)} in this version.", param="output.format")
     if output.quality not in (None, "standard"):
         raise Unsupported("output.quality must be 'standard' in this version.", param="output.quality")
 
@@ -175,9 +189,9 @@ def _label(request: VideoRequest, *, entry: CatalogueEntry) -> tuple[str | None,
     if not entry.classes:
         return None, tuple(f"{name} was ignored: model {entry.name!r} has no classes." for name in named)
     if not named:
-        raise InvalidRequest(f"prompt is required: one of {_listed(entry.classes)}.", param="prompt")
+        raise InvalidRequest(f"prompt is required: one of {listed(entry.classes)}.", param="prompt")
     for name, value in named.items():
-        _one_of(name, value, allowed=entry.classes)
+        one_of(name, value, allowed=entry.classes)
     if len(set(named.values())) > 1:
         raise InvalidRequest("prompt and class_label differ; send one of them.", param="class_label")
     return next(iter(named.values())), ()
@@ -185,7 +199,7 @@ def _label(request: VideoRequest, *, entry: CatalogueEntry) -> tuple[str | None,
 
 def _num_frames(request: VideoRequest, *, entry: CatalogueEntry, fps: int) -> int:
     if request.seconds is None:
-        return _at_most("num_frames", request.num_frames or entry.default_num_frames, limit=entry.max_frames)
+        return at_most("num_frames", request.num_frames or entry.default_num_frames, limit=entry.max_frames)
     count = round(request.seconds * fps)
     if not 1 <= count <= entry.max_frames:
         limit = f"seconds x fps must be 1 to {entry.max_frames} frames, so at {fps} fps at most"
@@ -197,10 +211,18 @@ def _num_frames(request: VideoRequest, *, entry: CatalogueEntry, fps: int) -> in
     return count
 
 
-def _size(request: VideoRequest, *, entry: CatalogueEntry) -> str:
-    served = entry.frame_size(request.stages)
+def _last_stage(request: VideoRequest, *, entry: CatalogueEntry) -> Stage:
+    last = request.stages or entry.stages[-1]
+    if last not in entry.stages:
+        only = f"model {entry.name!r} has no net for {last.value} frames"
+        raise InvalidRequest(f"stages must be one of {listed(entry.stages)}: {only}.", param="stages")
+    return last
+
+
+def _size(request: VideoRequest, *, entry: CatalogueEntry, last: Stage) -> str:
+    served = entry.frame_size(last)
     if request.size not in (None, served):
-        given = f"model {entry.name!r} with stages={request.stages.value}"
+        given = f"model {entry.name!r} with stages={last.value}"
         raise InvalidRequest(f"size must be {served} for {given} (got {request.size!r}).", param="size")
     return served
 
@@ -208,19 +230,3 @@ def _size(request: VideoRequest, *, entry: CatalogueEntry) -> str:
 def _metadata(request: VideoRequest) -> dict[str, str]:
     user = {} if request.user is None else {"user": request.user}
     return {**user, **(request.metadata or {})}
-
-
-def _one_of(name: str, value: str, *, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise InvalidRequest(f"{name} must be one of {_listed(allowed)} (got {value[:64]!r}).", param=name)
-    return value
-
-
-def _at_most(name: str, value: N, *, limit: N) -> N:
-    if value > limit:
-        raise InvalidRequest(f"{name} must be at most {limit} for this model (got {value}).", param=name)
-    return value
-
-
-def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)

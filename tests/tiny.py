@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from models import samplers
 from models.bundle import Bundle, write
 from models.nn.dit import DiT
 from models.spec import BundleSpec, Defaults, KnownRows, Limits, NetSpec, Prediction, ScheduleName, Stage
@@ -59,6 +60,29 @@ def tiny_spec(
     )
 
 
+def released_spec(*, stages: tuple[Stage, ...] = tuple(Stage)) -> BundleSpec:
+    """Like the published nets but tiny and on pixels: unconditional, epsilon and learned variance, 4 x 4 grids."""
+    kind = {
+        "prediction": Prediction.EPSILON,
+        "schedule": ScheduleName.LINEAR,
+        "learned_variance": True,
+        "time_scale": 1.0,
+        "out_channels": 6,
+        "classes": 0,
+    }
+    nets = {stage: tiny_net(stage=stage).model_copy(update=kind) for stage in stages}
+    return tiny_spec().model_copy(
+        update={
+            "name": "released" if Stage.REFINE in nets else "coarse-only",
+            "classes": (),
+            "known_rows": KnownRows.REPLACEMENT,
+            "nets": nets,
+            "samplers": samplers.names(),
+            "refined_size": 8 if Stage.REFINE in nets else 4,
+        }
+    )
+
+
 def awake(net: DiT, *, seed: int = 0) -> DiT:
     """Every parameter random, so that every part of the net matters."""
     generator = torch.Generator().manual_seed(seed)
@@ -71,6 +95,10 @@ def awake(net: DiT, *, seed: int = 0) -> DiT:
 
 def tiny_bundle(path: Path, **changes: object) -> Bundle:
     """Write the tiny bundle to `path`; `changes` go to `tiny_spec`."""
-    spec = tiny_spec(**changes)  # type: ignore[arg-type]
+    return written(path, tiny_spec(**changes))  # type: ignore[arg-type]
+
+
+def written(path: Path, spec: BundleSpec) -> Bundle:
+    """A bundle of this spec, with wide-awake weights."""
     nets = {stage: awake(DiT(net), seed=index).state_dict() for index, (stage, net) in enumerate(spec.nets.items())}
     return write(path, spec=spec, nets=nets)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from models import units
 from models.bundle import Bundle
+from models.media import from_uint8
 from models.noise import NoiseSource, philox
-from models.plan import Request, Unit, UnitKind, plan
-from models.spec import Stage
+from models.plan import REFERENCE, Request, Unit, UnitKind, plan
+from models.spec import Mode, Spacing, Stage
 from models.units import Evaluate, UnitRun
 from workers.contracts import job as contract
-from workers.contracts.errors import BundleUnavailable
+from workers.contracts.errors import BundleUnavailable, ReferenceLost
 from workers.scheduler import Net, Waiting
 from workers.tasks import RunAlone, Task
 
@@ -55,6 +56,8 @@ class JobInHand:
         self.place = {unit.key: index for index, unit in enumerate(every)}
         self.todo = [unit for unit in every if unit.key not in task.done]
         self.results = {key: torch.from_numpy(result).to(device) for key, result in task.finished.items()}
+        if self.request.reference_frames:
+            self.results[REFERENCE] = _reference(task).to(device)
         self.running: dict[str, UnitInHand] = {}
         self.noise: NoiseSource = philox(task.spec.seed, device=device)
 
@@ -91,6 +94,13 @@ class JobInHand:
         ]
 
 
+def _reference(task: Task) -> Tensor:
+    """The user's own frames, (n, C, h, w) in [-1, 1]."""
+    if task.reference is None:
+        raise ReferenceLost("the frames of input_reference cannot be read any more; submit the job again")
+    return from_uint8(task.reference)
+
+
 def request_of(spec: contract.JobSpec, bundle: Bundle) -> Request:
     """What the models need to know of a job."""
     classes, label = bundle.spec.classes, spec.class_label
@@ -104,5 +114,9 @@ def request_of(spec: contract.JobSpec, bundle: Bundle) -> Request:
         refine_steps=spec.refine_steps,
         sampler=spec.sampler,
         guidance_scale=spec.guidance_scale,
+        mode=Mode(spec.mode.value),
+        spacing=Spacing(spec.spacing),
+        slow_motion=spec.slow_motion,
+        reference_frames=spec.reference_frames,
         last=Stage.REFINE if spec.stages is contract.Stage.REFINED else Stage.COARSE,
     )

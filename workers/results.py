@@ -19,12 +19,9 @@ from workers.contracts.errors import StoreError
 from workers.contracts.job import Stage, StoredObject, UnitRecord
 from workers.queue.ledger import Claim
 from workers.storage import Store
-from workers.tasks import RunAlone, Task, UnitFinished
+from workers.tasks import STAGES, RunAlone, Task, UnitFinished
 
 log = logging.getLogger(__name__)
-
-STAGES = {"coarse": Stage.COARSE, "refine": Stage.REFINED}
-"""The stages of models, as they are called here."""
 
 
 def warm() -> None:
@@ -84,7 +81,20 @@ def task_of(claim: Claim, store: Store) -> Task:
         finished=finished,
         done=frozenset(claim.units) - damaged,
         alone=RunAlone.UNTIL_UNIT if claim.job.suspect else RunAlone.NO,
+        reference=_reference(claim.job.spec.input_reference, store),
     )
+
+
+def _reference(stored: StoredObject | None, store: Store) -> NDArray[np.uint8] | None:
+    """The user's own frames; None where there are none, or none any more: the job then fails with that reason."""
+    if stored is None:
+        return None
+    try:
+        frames: NDArray[np.uint8] = np.load(io.BytesIO(store.read(stored)), allow_pickle=False)
+    except (StoreError, ValueError) as error:
+        log.warning("reference lost", extra={"action": "reference_lost", "path": stored.path, "error": str(error)})
+        return None
+    return frames
 
 
 def _keep_frame(store: Store, job_id: str, stage: Stage, index: int, frame: NDArray[np.uint8]) -> StoredObject:

@@ -20,13 +20,14 @@ from models.bundle import Bundle
 from models.engines import Choice, select
 from models.evaluator import Answering, Evaluator, take
 from models.media import to_uint8
-from models.spec import Stage
+from models.spec import OFFICIAL_GUIDANCE, OFFICIAL_STEPS, Spacing, Stage
 from models.units import Evaluate
+from workers.contracts import job as contract
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
 from workers.contracts.errors import BundleUnavailable, JobFailure, NumericalError
 from workers.inhand import JobInHand, UnitInHand
 from workers.scheduler import Net, Slice, Tick, Waiting, choose
-from workers.tasks import Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.tasks import STAGES, Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
 
 
 class Runner:
@@ -201,6 +202,9 @@ def _entry(bundle: Bundle, engines: Mapping[str, EngineInfo], *, default: str) -
         license=spec.license,
         classes=spec.classes,
         samplers=spec.samplers,
+        spacings=tuple(Spacing),
+        modes=tuple(contract.Mode(mode.value) for mode in spec.modes),
+        stages=tuple(STAGES[stage.value] for stage in spec.stages),
         grid=spec.grid,
         coarse_size=spec.coarse_size,
         refined_size=spec.refined_size,
@@ -210,6 +214,9 @@ def _entry(bundle: Bundle, engines: Mapping[str, EngineInfo], *, default: str) -
         default_num_frames=spec.defaults.num_frames,
         default_fps=spec.defaults.fps,
         default_sampler=spec.defaults.sampler,
+        default_spacing=spec.defaults.spacing,
+        official_steps=OFFICIAL_STEPS,
+        official_guidance_scale=OFFICIAL_GUIDANCE,
         default_steps=spec.defaults.coarse_steps,
         default_refine_steps=spec.defaults.refine_steps,
         default_guidance_scale=spec.defaults.guidance_scale,

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.errors import JobFailure
-from workers.contracts.job import JobSpec
+from workers.contracts.job import JobSpec, Stage
 
 if TYPE_CHECKING:
     from models.plan import Unit
+
+STAGES = {"coarse": Stage.COARSE, "refine": Stage.REFINED}
+"""The stages of the models, as they are called in the contracts."""
 
 
 class RunAlone(StrEnum):
@@ -43,6 +46,8 @@ class Task:
     done: frozenset[str] = frozenset()
     """Keys of every persisted unit."""
     alone: RunAlone = RunAlone.NO
+    reference: NDArray[np.uint8] | None = None
+    """The user's own first frames, (n, side, side, 3)."""
 
 
 @dataclass(frozen=True, slots=True)

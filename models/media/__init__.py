@@ -23,3 +23,10 @@ def to_uint8(frames: Tensor) -> NDArray[np.uint8]:
     if pixels.shape[1] == 1:
         pixels = pixels.expand(-1, 3, -1, -1)
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
+
+
+def from_uint8(frames: NDArray[np.uint8]) -> Tensor:
+    """(n, H, W, 3) -> (n, 3, H, W) float32 in [-1, 1]."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 1).float() / 127.5 - 1

@@ -123,11 +123,15 @@ REFUSED = [
     ({"prompt": "sky", "num_inference_steps": 101}, "invalid_request", "num_inference_steps", "at most 100"),
     ({"prompt": "sky", "seed": 2**53}, "invalid_request", "seed", f"at most {MAX_SEED}"),
     ({"prompt": "sky", "priority": "urgent"}, "invalid_request", "priority", "'high', 'normal' or 'low'"),
-    ({"prompt": "sky", "mode": "official"}, "unsupported", "mode", "'sound'"),
+    ({"prompt": "sky", "mode": "official"}, "invalid_request", "mode", "'sound'"),
+    ({"prompt": "sky", "mode": "wild"}, "invalid_request", "mode", "'sound' or 'official'"),
     ({"prompt": "sky", "webhook_url": "http://x"}, "unsupported", "webhook_url", "leave it out"),
-    ({"prompt": "sky", "input_reference": "x"}, "unsupported", "input_reference", "leave it out"),
-    ({"prompt": "sky", "spacing": 2}, "unsupported", "spacing", "leave it out"),
-    ({"prompt": "sky", "cache": True}, "unsupported", "cache", "leave it out"),
+    ({"prompt": "sky", "input_reference": "x"}, "invalid_request", "input_reference", "data URL"),
+    ({"prompt": "sky", "input_reference": []}, "invalid_request", "input_reference", "at least one"),
+    ({"prompt": "sky", "spacing": 2}, "invalid_request", "spacing", "'linear', 'trailing' or 'log_snr'"),
+    ({"prompt": "sky", "slow_motion": 16}, "invalid_request", "slow_motion", "at most 15"),
+    ({"prompt": "sky", "cache": 0}, "invalid_request", "cache", "at least 1"),
+    ({"prompt": "sky", "cache": 2}, "unsupported", "cache", "leave it out"),
     ({"prompt": "sky", "output": {"format": "gif"}}, "unsupported", "output.format", "'mp4'"),
 ]
 
@@ -156,9 +160,9 @@ class TestRefusals:
 
     @pytest.mark.parametrize("declares_its_length", [True, False])
     def test_a_body_too_large(self, api: Api, declares_its_length: bool) -> None:
-        content = b'{"prompt": "' + b"x" * 2_000_000 + b'"}'
+        content = b'{"endpoint": "' + b"x" * 2_000_000 + b'"}'
         chunks = content if declares_its_length else iter([content[:1_500_000], content[1_500_000:]])
-        sent = api.http.post("/v1/videos", content=chunks, headers={"content-type": "application/json"})
+        sent = api.http.post("/v1/batches", content=chunks, headers={"content-type": "application/json"})
         assert str(1024 * 1024) in assert_problem(sent, 413, "request_too_large")["detail"]
         assert not api.traces
 

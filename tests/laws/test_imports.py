@@ -37,6 +37,7 @@ MODELS_LIBRARIES = frozenset(
         "diffusers",
         "fsspec",
         "huggingface_hub",
+        "matplotlib",
         "nibabel",
         "numpy",
         "onnx",
@@ -78,10 +79,13 @@ WORKERS_LIBRARIES = frozenset(
 )
 SERVICE_LIBRARIES = frozenset(
     {
+        "PIL",
         "anyio",
+        "av",
         "click",
         "fastapi",
         "httpx",
+        "numpy",
         "opentelemetry",
         "prometheus_client",
         "pydantic",
@@ -116,6 +120,7 @@ RULES: Mapping[str, Rule] = {
 # Back ends that cost seconds or are optional, and the only places that may name them.
 HEAVY: Mapping[str, tuple[str, ...]] = {
     "diffusers": ("models.checkpoint", "models.nn"),
+    "matplotlib": ("models.evaluate.plots",),
     "onnx": ("models.build", "models.engines", "models.export"),
     "onnxruntime": ("models.build", "models.engines", "models.export"),
     "onnxscript": ("models.export",),

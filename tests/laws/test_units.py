@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from models.grid import unpack
 from models.noise import NoiseSource, philox
-from models.plan import Request, Unit, UnitKind, plan
+from models.plan import REFERENCE, Request, Unit, UnitKind, plan
 from models.spec import BundleSpec, KnownRows, Prediction
 from models.units import Evaluate, pictures, start
 from tests.tiny import tiny_spec
@@ -19,8 +20,10 @@ NULL = 2
 Net = Callable[[Evaluate], Tensor]
 
 
-def request(*, num_frames: int = 20, label: int | None = 1, guidance: float = 1.5, seed: int = 0) -> Request:
-    return Request(num_frames, seed, label, 3, 2, "euler", guidance)
+def request(
+    *, num_frames: int = 20, label: int | None = 1, guidance: float = 1.5, seed: int = 0, **changes: object
+) -> Request:
+    return replace(Request(num_frames, seed, label, 3, 2, "euler", guidance), **changes)  # type: ignore[arg-type]
 
 
 def half(evaluation: Evaluate) -> Tensor:
@@ -48,8 +51,10 @@ def run(
             return end.value, asked
 
 
-def run_all(spec: BundleSpec, wanted: Request) -> tuple[dict[str, Tensor], dict[str, list[Evaluate]]]:
-    results: dict[str, Tensor] = {}
+def run_all(
+    spec: BundleSpec, wanted: Request, *, reference: Tensor | None = None
+) -> tuple[dict[str, Tensor], dict[str, list[Evaluate]]]:
+    results: dict[str, Tensor] = {} if reference is None else {REFERENCE: reference}
     asked: dict[str, list[Evaluate]] = {}
     for unit in plan(spec, wanted):
         results[unit.key], asked[unit.key] = run(unit, spec, wanted, results)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Self
 
-from workers.contracts.job import Stage, Value
+from workers.contracts.job import Mode, Stage, Value
 
 
 class EngineInfo(Value):
@@ -34,6 +34,12 @@ class CatalogueEntry(Value):
     classes: tuple[str, ...] = ()
     """Empty: unconditional."""
     samplers: tuple[str, ...] = ()
+    spacings: tuple[str, ...] = ("linear",)
+    modes: tuple[Mode, ...] = (Mode.SOUND,)
+    stages: tuple[Stage, ...] = tuple(Stage)
+    """Those it has nets for."""
+    caches: bool = False
+    """Whether its engines can reuse features."""
     grid: int
     coarse_size: int
     refined_size: int
@@ -43,9 +49,13 @@ class CatalogueEntry(Value):
     default_num_frames: int
     default_fps: int
     default_sampler: str
+    default_spacing: str = "linear"
     default_steps: int
     default_refine_steps: int
     default_guidance_scale: float
+    official_steps: int = 250
+    """Steps of both stages in the official mode."""
+    official_guidance_scale: float = 4.0
     is_default: bool = False
     engines: dict[str, EngineInfo] = {}
     """Per net: "coarse", "refine"."""

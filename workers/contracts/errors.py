@@ -128,6 +128,12 @@ class WorkerLost(JobFailure):
     code = "worker_lost"
 
 
+class ReferenceLost(JobFailure):
+    """The frames that the user gave cannot be read any more."""
+
+    code = "reference_lost"
+
+
 class BundleUnavailable(JobFailure):
     """The worker that claimed the job cannot load its bundle."""
 

@@ -44,6 +44,19 @@ class Stage(StrEnum):
     REFINED = "refined"
 
 
+class Mode(StrEnum):
+    """How a long sequence is put together."""
+
+    SOUND = "sound"
+    """Exactly the frames asked for."""
+    OFFICIAL = "official"
+    """As the published code does it, oddities included."""
+
+    def frames_made(self, asked: int) -> int:
+        """Length of the sequence: the published code makes 16 frames, and 8 more in each round."""
+        return asked if self is Mode.SOUND else 16 + 8 * max(0, (asked - 8) // 12 + 1)
+
+
 class Priority(StrEnum):
     """Each priority is one RQ queue; a worker empties them in this order."""
 
@@ -67,31 +80,6 @@ class Value(BaseModel):
         return self.model_copy(update=changes)
 
 
-class JobSpec(Value):
-    """What was asked, with every default filled in; never changes after submission."""
-
-    model: str
-    bundle_hash: str
-    """Hash of the bundle the defaults and limits were taken from."""
-    class_label: str | None = None
-    num_frames: Annotated[int, Field(ge=1)]
-    fps: Annotated[int, Field(ge=1)]
-    size: str
-    """Of the refined (or, for stages=coarse, the coarse) frames: "128x128"."""
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
-    num_inference_steps: Annotated[int, Field(ge=1)]
-    """Steps of each coarse grid."""
-    refine_steps: Annotated[int, Field(ge=1)]
-    sampler: str
-    guidance_scale: float
-    stages: Stage = Stage.REFINED
-    """The last stage to run."""
-    priority: Priority = Priority.NORMAL
-    deadline_seconds: float | None = None
-    """From submission; None: no deadline."""
-    metadata: dict[str, str] = {}
-
-
 class StoredObject(Value):
     """One immutable file in the store."""
 
@@ -102,6 +90,41 @@ class StoredObject(Value):
     media_type: str
     width: int | None = None
     height: int | None = None
+
+
+class JobSpec(Value):
+    """What was asked, with every default filled in; never changes after submission."""
+
+    model: str
+    bundle_hash: str
+    """Hash of the bundle the defaults and limits were taken from."""
+    class_label: str | None = None
+    num_frames: Annotated[int, Field(ge=1)]
+    """As asked; `Job.frames_total` are made."""
+    fps: Annotated[int, Field(ge=1)]
+    size: str
+    """Of the refined (or, for stages=coarse, the coarse) frames: "128x128"."""
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    num_inference_steps: Annotated[int, Field(ge=1)]
+    """Steps of each coarse grid."""
+    refine_steps: Annotated[int, Field(ge=1)]
+    sampler: str
+    spacing: str = "linear"
+    guidance_scale: float
+    mode: Mode = Mode.SOUND
+    slow_motion: Annotated[int, Field(ge=1)] = 1
+    """m: m - 1 frames are drawn between each two of the motion at full speed."""
+    cache: Annotated[int, Field(ge=1)] = 1
+    """n: the deep features of a net are computed at every n-th step and reused in between."""
+    input_reference: StoredObject | None = None
+    """The user's own first frames: uint8 .npy, (n, side, side, 3) at the coarse size."""
+    reference_frames: int = 0
+    stages: Stage = Stage.REFINED
+    """The last stage to run."""
+    priority: Priority = Priority.NORMAL
+    deadline_seconds: float | None = None
+    """From submission; None: no deadline."""
+    metadata: dict[str, str] = {}
 
 
 class UnitRecord(Value):
@@ -182,7 +205,7 @@ class Job(Value):
     @property
     def frames_total(self) -> int:
         """Frames the finished sequence has."""
-        return self.spec.num_frames
+        return self.spec.mode.frames_made(self.spec.num_frames)
 
 
 def new_job_id(*, now: float | None = None) -> str:

@@ -1,0 +1,103 @@
+"""Modes, references and slow motion through the whole service: real processes, tiny nets of the published kind."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models import alone, drawing
+from models.bundle import Bundle
+from models.media import from_uint8, png
+from models.spec import Mode, Stage
+from service.client import Client
+from tests.integration.up_fixtures import ONE_THREAD, up
+from tests.tiny import released_spec, written
+from workers.contracts import job as contract
+from workers.contracts.event import EventType
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    folder = tmp_path_factory.mktemp("bundles")
+    specs = [released_spec(), released_spec(stages=(Stage.COARSE,))]
+    return {spec.name: written(folder / spec.name, spec) for spec in specs}
+
+
+@pytest.fixture(scope="module")
+def client(bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    served = {"GRIDIT_BUNDLES": ":".join(str(bundle.path) for bundle in bundles.values())}
+    with up(tmp_path_factory.mktemp("data"), **served, **ONE_THREAD) as started, started.client() as client:
+        yield client
+
+
+def made(client: Client, total: int, stage: contract.Stage, **fields: Any) -> np.ndarray:
+    """Every frame of a stage of a job that must end well, (n, H, W, 3)."""
+    job = client.submit(**fields)
+    events = list(client.events(job.id))
+    assert events[-1].type is EventType.COMPLETED, events[-1]
+    frames = client.get(job.id).model_dump()["frames"]
+    assert frames["total"] == total == frames[f"{stage.value}_done"]
+    return np.stack([png.decode(client.frame(job.id, index, stage=stage)) for index in range(total)])
+
+
+def by_itself(bundle: Bundle, stage: Stage, reference: np.ndarray | None = None, **wishes: object) -> np.ndarray:
+    mode = Mode(str(wishes.pop("mode", "sound")))
+    given = None if reference is None else from_uint8(reference)
+    known = {} if reference is None else {"reference_frames": len(reference)}
+    request = drawing.request(bundle.spec, seed=5, class_name=None, wishes=wishes | known, mode=mode)  # type: ignore[arg-type]
+    return drawing.sequence(bundle.spec, request, nets=alone.evaluators(bundle), reference=given)[stage]
+
+
+def test_the_official_mode_makes_56_frames_for_64_and_says_so_at_once(
+    client: Client, bundles: dict[str, Bundle]
+) -> None:
+    asked: dict[str, Any] = {
+        "model": "released",
+        "mode": "official",
+        "seed": 5,
+        "num_frames": 64,
+        "num_inference_steps": 4,
+    }
+    job = client.submit(**asked).model_dump()
+    assert job["frames"]["total"] == 56
+    assert any("56" in warning for warning in job["warnings"])
+    frames = made(client, 56, contract.Stage.REFINED, **asked)
+    alone_ = by_itself(
+        bundles["released"], Stage.REFINE, mode="official", num_frames=64, coarse_steps=4, refine_steps=4
+    )
+    np.testing.assert_array_equal(frames, alone_)
+
+
+def test_slow_motion(client: Client, bundles: dict[str, Bundle]) -> None:
+    asked = {"model": "released", "seed": 5, "num_frames": 21, "slow_motion": 4, "sampler": "sde_dpmpp_2m"}
+    frames = made(client, 21, contract.Stage.COARSE, **asked)
+    alone_ = by_itself(bundles["released"], Stage.COARSE, num_frames=21, slow_motion=4, sampler="sde_dpmpp_2m")
+    np.testing.assert_array_equal(frames, alone_)
+
+
+def test_a_sequence_goes_on_from_frames_of_the_user(client: Client) -> None:
+    own = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3), dtype=np.uint8)
+    references = []
+    for frame in own:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "PNG")
+        references.append(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")
+    asked = {"model": "released", "seed": 5, "num_frames": 18, "input_reference": references}
+    frames = made(client, 18, contract.Stage.COARSE, **asked)
+    np.testing.assert_array_equal(frames[:3], own)
+    assert len(np.unique(frames.reshape(18, -1), axis=0)) == 18
+
+
+def test_a_bundle_without_refinement_ends_with_its_coarse_frames(client: Client) -> None:
+    job = client.submit(model="coarse-only", num_frames=17).model_dump()
+    assert job["stages"] == "coarse"
+    assert job["size"] == "4x4"
+    made(client, 17, contract.Stage.COARSE, model="coarse-only", num_frames=17)
