@@ -6,7 +6,9 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
 
 from models import drawing
 from models.data import domains
@@ -20,40 +22,74 @@ from models.media import Frame, to_uint8
 from models.spec import BundleSpec, Stage
 from models.train.assemble import spec_of
 from models.train.batches import enlarge, to_unit
+from models.train.data import Data, Reel
+from models.train.recipe import Recipe
 from models.train.run import Training
 
 _SEQUENCES = 2
 _FRAMES = 40
 _REFINED = 4
+_TINY = 32
+"""Frames up to this size are shown twice as large."""
 
 
-def preview(training: Training) -> Frame:
+def preview(training: Training, *, data: Data) -> Frame:
     """Coarse: sequences of each class. Refine: low-resolution, refined and real frames of each class."""
-    recipe = training.recipe
-    spec = spec_of({stage: recipe.model_copy(update={"stage": stage}) for stage in Stage}, name="preview")
+    recipe, nets = training.recipe, _nets(training)
     if recipe.stage is Stage.COARSE:
-        return contact_sheet(list(_sequences(spec, _nets(training))), columns=_FRAMES // 2, scale=2)
-    return contact_sheet(list(_refinements(spec, _nets(training))), columns=_REFINED)
+        spec = spec_of({Stage.COARSE: recipe}, name="preview")
+        scale = 2 if recipe.coarse_size <= _TINY else 1
+        return contact_sheet(list(_sequences(spec, nets)), columns=_FRAMES // 2, scale=scale)
+    spec = spec_of({Stage.COARSE: _stand_in(recipe), Stage.REFINE: recipe}, name="preview")
+    return contact_sheet(list(_refinements(spec, recipe, nets, data)), columns=_REFINED)
 
 
 def _sequences(spec: BundleSpec, nets: Nets) -> Iterator[Frames]:
-    for label in range(len(spec.classes)):
+    for label in _labels(spec):
         for seed in range(_SEQUENCES):
             request = drawing.default_request(spec, seed=seed, label=label)
             request = replace(request, num_frames=_FRAMES, last=Stage.COARSE)
             yield drawing.sequence(spec, request, nets=nets)[Stage.COARSE]
 
 
-def _refinements(spec: BundleSpec, nets: Nets) -> Iterator[Frames]:
-    for label, name in enumerate(spec.classes):
-        domain, request = domains.load(name), drawing.default_request(spec, seed=0, label=label)
-        low = to_unit(domain.render(EVALUATION_SEED, frames=_REFINED, size=spec.coarse_size))
+def _refinements(spec: BundleSpec, recipe: Recipe, nets: Nets, data: Data) -> Iterator[Frames]:
+    for index, label in enumerate(_labels(spec)):
+        request = drawing.default_request(spec, seed=0, label=label)
+        low, real = _seen(recipe, data.reels[index]) if recipe.content else _unseen(recipe, recipe.domains[index])
         yield to_uint8(enlarge(low, spec.refined_size))
-        yield drawing.refined(spec, low, request=request, nets=nets)
-        yield domain.render(EVALUATION_SEED, frames=_REFINED, size=spec.refined_size)
+        yield drawing.refined(spec, low.to(nets[Stage.REFINE].device), request=request, nets=nets)
+        yield real
+
+
+def _unseen(recipe: Recipe, name: str) -> tuple[Tensor, Frames]:
+    """Low-resolution and real frames of a domain that it is not trained on."""
+    domain = domains.load(name)
+    low = domain.render(EVALUATION_SEED, frames=_REFINED, size=recipe.coarse_size)
+    return to_unit(low), domain.render(EVALUATION_SEED, frames=_REFINED, size=recipe.refined_size)
+
+
+def _seen(recipe: Recipe, reel: Reel) -> tuple[Tensor, Frames]:
+    """Low-resolution and real frames of a user's own sequences."""
+    places = np.linspace(0, len(reel.frames) - 1, _REFINED).round().astype(int)
+    real = to_unit(np.stack([reel.frames[place] for place in places]))
+    if reel.low is not None:
+        return to_unit(np.stack([reel.low[place] for place in places])), to_uint8(real)
+    low = F.interpolate(real, size=recipe.coarse_size, mode="bicubic", align_corners=False, antialias=True)
+    return low.clamp(-1, 1), to_uint8(real)
+
+
+def _stand_in(recipe: Recipe) -> Recipe:
+    """Some coarse net that goes with one that refines: nothing is drawn with it."""
+    plain = {"patch": 1, "prediction": None, "learned_variance": False}
+    return recipe.model_copy(update={"stage": Stage.COARSE, **plain})
+
+
+def _labels(spec: BundleSpec) -> list[int | None]:
+    return [*range(len(spec.classes))] or [None]
 
 
 def _nets(training: Training) -> Nets:
     net = copy.deepcopy(training.ema)
-    engine = TorchEngine(net, device=torch.device("cpu"), precision=Precision.FP32, buckets=BUCKETS)
-    return {training.recipe.stage: Evaluator(net, engine)}
+    device = next(net.parameters()).device
+    engine = TorchEngine(net, device=device, precision=Precision.FP32, buckets=BUCKETS)
+    return {training.recipe.stage: Evaluator(copy.deepcopy(training.ema).cpu(), engine)}

@@ -1,20 +1,51 @@
 """Recipes: everything that decides what a training run makes, frozen and validated.
 
-A recipe describes one net (coarse or refine), its data and its optimisation; presets are the recipes of the bundle
-that ships. How long a run lasts is a `Plan`: it is kept with the checkpoint, so that a run can be told to finish early.
+A recipe describes one net (coarse or refine), its data and its optimisation; it is kept with the run's state, so a
+field that is added later must have a default that leaves older runs as they are. How long a run lasts is a `Plan`: it
+is kept with the state too, so that a run can be told to finish early.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.engines import Precision
-from models.spec import NetSpec, Prediction, ScheduleName, Stage
+from models.presets import time_scale
+from models.spec import KnownRows, NetSpec, Prediction, ScheduleName, Stage
 
 _NOT_WRITTEN_YET = "0" * 64
+
+
+class Degradation(StrEnum):
+    """What a net that refines is shown for a low-resolution frame."""
+
+    SMALL = "small"
+    """The frame as it looks when it is drawn or averaged that small, with a touch of noise."""
+    PUBLISHED = "published"
+    """The frame made small and large again, with noise and at times a blur: see `models.train.degradation`."""
+
+
+class Draws(StrEnum):
+    """What one generator of random numbers is for."""
+
+    STEP = "step"
+    """All rows of a step."""
+    ROW = "row"
+    """One row of one step, so that processes can share a step's rows and each makes its own only."""
+
+
+class BadRecipe(ValueError):
+    """A recipe that cannot be followed; the message names each field."""
+
+    @classmethod
+    def of(cls, error: ValidationError) -> BadRecipe:
+        """One line for all that pydantic found."""
+        found = (f"{'.'.join(map(str, one['loc'])) or 'recipe'}: {one['msg']}" for one in error.errors())
+        return cls("; ".join(found).replace("Value error, ", ""))
 
 
 class Recipe(BaseModel):
@@ -25,56 +56,97 @@ class Recipe(BaseModel):
     name: str
     stage: Stage
     domains: tuple[str, ...]
-    """The classes, in the order of their labels."""
+    """The classes, in the order of their labels; none: it knows no classes."""
 
-    patch: int
-    width: int
-    depth: int
-    heads: int
-    grid: int = 4
-    coarse_size: int = 16
-    refined_size: int = 128
+    patch: Annotated[int, Field(ge=1, le=64)]
+    width: Annotated[int, Field(ge=8, le=8192)]
+    depth: Annotated[int, Field(ge=1, le=128)]
+    heads: Annotated[int, Field(ge=1, le=128)]
+    grid: Annotated[int, Field(ge=2, le=8)] = 4
+    coarse_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    refined_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    channels: Annotated[int, Field(ge=1, le=4)] = 3
+    prediction: Prediction | None = None
+    """None: x for the coarse net, residual for the one that refines."""
+    schedule: ScheduleName = ScheduleName.FLOW
+    learned_variance: bool = False
 
-    sequences: int
-    """Sequences per domain that are rendered ahead."""
-    clip_frames: int
+    sequences: int = 0
+    """Sequences per procedural domain that are rendered ahead."""
+    clip_frames: int = 0
     """Frames of each."""
+    content: str = ""
+    """Digest of the user's own sequences as they were decoded; empty: the classes are procedural domains."""
+    value_range: tuple[float, float] | None = None
+    """Of volumes: the values that the net's -1 and 1 stand for."""
+    init: str = ""
+    """SHA-256 of the file of weights that the net started from; empty: from nothing."""
     seed: int = 0
+    draws: Draws = Draws.STEP
 
     precision: Literal[Precision.FP32, Precision.BF16] = Precision.FP32
     """Of the forward pass (autocast); weights, sums and averages stay float32. On CPUs without fast bfloat16 kernels
     for small nets float32 is the faster one."""
-    batch: int = 16
-    shards: int = 2
+    batch: Annotated[int, Field(ge=1)] = 16
+    """Rows of a step, of all processes and parts together."""
+    shards: Annotated[int, Field(ge=1)] = 2
     """Parts of a batch that threads work on side by side; the sum of their gradients does not depend on the threads."""
-    steps: int
-    learning_rate: float
-    warm_up: int = 100
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Rounds in which a process works through its rows, so that fewer have to fit in memory at a time."""
+    steps: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    warm_up: Annotated[int, Field(ge=0)] = 100
     decay_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     """The learning rate falls to zero over this last share of the steps."""
     betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    ema: float = 0.999
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
     time_mean: float
-    """Times are sigmoid(normal(time_mean, 1))."""
-    smallest_time: float = 0.05
-    """The loss is weighted by 1 / max(t, smallest_time)^2."""
+    """Flow: times are sigmoid(normal(time_mean, 1)). DDPM's schedule: they are drawn evenly from 0..999."""
+    smallest_time: Annotated[float, Field(gt=0)] = 0.05
+    """Clean images and residuals: the loss is weighted by 1 / max(sigma, smallest_time)^2."""
     seam_weight: float = 0.0
     """Weight of the squared jumps of the error across the borders of patches."""
     seam_from: int = 0
     """The step from which they count."""
-    label_dropout: float = 0.1
-    prefix_share: float = 0.5
-    """Coarse: share of the grids whose first 1..grid-1 rows are given."""
-    low_noise: float
+    label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    prefix_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Coarse: share of the grids whose first 1..grid-1 rows are given; 0: none, as the published nets were trained."""
+    low_noise: Annotated[float, Field(ge=0)]
     """Given frames (coarse) or low-resolution frames (refine) get noise of a std drawn from 0..low_noise."""
+    mirror: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the clips whose frames are mirrored left to right, all of them alike; their order stays."""
+    degradation: Degradation = Degradation.SMALL
 
     @property
     def frame_size(self) -> int:
         """Side of the frames that this net draws."""
         return self.coarse_size if self.stage is Stage.COARSE else self.refined_size
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of the frames that are read: of those it draws, then of those it is shown small."""
+        if self.stage is Stage.COARSE or self.degradation is Degradation.PUBLISHED:
+            return (self.frame_size,)
+        return (self.refined_size, self.coarse_size)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.domains)
+
+    @property
+    def known_rows(self) -> KnownRows:
+        """How given rows may enter the coarse net, for it learnt so."""
+        return KnownRows.CLEAN_PREFIX if self.prefix_share else KnownRows.REPLACEMENT
+
+    @property
+    def predicted(self) -> Prediction:
+        """What the net's output means."""
+        usual = Prediction.X if self.stage is Stage.COARSE else Prediction.RESIDUAL
+        return usual if self.prediction is None else self.prediction
 
     @property
     def net(self) -> NetSpec:
@@ -85,15 +157,34 @@ class Recipe(BaseModel):
             sha256=_NOT_WRITTEN_YET,
             input_size=self.grid * self.coarse_size if coarse else self.refined_size,
             patch=self.patch,
-            in_channels=3 if coarse else 6,
-            out_channels=3,
+            in_channels=self.channels if coarse else 2 * self.channels,
+            out_channels=2 * self.channels if self.learned_variance else self.channels,
             width=self.width,
             depth=self.depth,
             heads=self.heads,
-            classes=len(self.domains),
-            prediction=Prediction.X if coarse else Prediction.RESIDUAL,
-            schedule=ScheduleName.FLOW,
+            classes=self.classes,
+            prediction=self.predicted,
+            learned_variance=self.learned_variance,
+            schedule=self.schedule,
+            time_scale=time_scale(self.schedule),
         )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.frame_size % self.patch:
+            near = max(self.patch, round(self.frame_size / self.patch) * self.patch)
+            size = "coarse_size" if self.stage is Stage.COARSE else "refined_size"
+            raise ValueError(f"{size} {self.frame_size} is not a multiple of patch {self.patch}: take {near}")
+        if self.width % self.heads or self.width % 8:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads} and of 8: change one of them")
+        if self.learned_variance and self.schedule is not ScheduleName.LINEAR:
+            raise ValueError(f"learned_variance with schedule {self.schedule}: only with {ScheduleName.LINEAR}")
+        if self.stage is Stage.COARSE and self.predicted is Prediction.RESIDUAL:
+            raise ValueError("prediction residual for the coarse net: only the refine net has what it is added to")
+        if self.shards * self.accumulate > self.batch:
+            parts = f"{self.shards} shards x {self.accumulate} rounds"
+            raise ValueError(f"batch {self.batch} has fewer rows than {parts}: take a larger batch")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

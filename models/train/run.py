@@ -1,8 +1,7 @@
 """The training loop as a generator of step records; whoever drives it decides when to save, show or stop.
 
-Rectified flow with x-prediction: the loss is the squared error of the clean image over max(t, t_min)^2, which is the
-squared error of the velocity. All state is in `Training`; `state_dict` and `restored` round-trip it exactly, so a run
-that was killed and resumed gives, bit for bit, what the unbroken one gives.
+All state is in `Training`; `state_dict` and `restored` round-trip it exactly, so a run that was killed and resumed
+gives, bit for bit, what the unbroken one gives. What is made small is said in `loss`, what is shown in `batches`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,12 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from models.engines import Precision
 from models.nn.dit import DiT
-from models.spec import Stage
-from models.train.batches import Batch, Data, batch
-from models.train.positions import frame_aware
+from models.train.batches import Batch, batch
+from models.train.data import Data
+from models.train.loss import Objective
 from models.train.recipe import Plan, Recipe
+from models.train.start import fresh_net, warm
+from models.train.team import Team
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +53,24 @@ class Training:
     step: int = 0
 
     @classmethod
-    def fresh(cls, recipe: Recipe) -> Training:
-        """At step 0, initialised from the recipe's seed."""
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
-            net = DiT(recipe.net)
-        if recipe.stage is Stage.COARSE:
-            net.pos_embed.data = frame_aware(recipe.width, tokens=net.spec.input_size // recipe.patch, grid=recipe.grid)
+    def fresh(
+        cls, recipe: Recipe, *, weights: Mapping[str, Tensor] | None = None, device: torch.device = _CPU
+    ) -> Training:
+        """At step 0, initialised from the recipe's seed and, where they are given, from another net's weights."""
+        net = fresh_net(recipe)
+        if weights is not None:
+            warm(net, weights)
+        net = net.to(device)
         optimiser = AdamW(
             net.parameters(), lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
         return cls(recipe, Plan.of(recipe), net, copy.deepcopy(net).requires_grad_(False), optimiser)
 
     @classmethod
-    def restored(cls, path: Path) -> Training:
+    def restored(cls, path: Path, *, device: torch.device = _CPU) -> Training:
         """The state that `save` wrote."""
-        stored = torch.load(path, weights_only=True)
-        training = cls.fresh(Recipe.model_validate(stored["recipe"]))
+        stored = torch.load(path, weights_only=True, map_location=_CPU)
+        training = cls.fresh(Recipe.model_validate(stored["recipe"]), device=device)
         training.plan = Plan(**stored["plan"])
         training.net.load_state_dict(stored["net"])
         training.ema.load_state_dict(stored["ema"])
@@ -91,53 +94,28 @@ class Training:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            torch.save(self.state_dict(), aside)
+            with aside.open("wb") as file:
+                torch.save(self.state_dict(), file)
+                file.flush()
+                os.fsync(file.fileno())
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
 
 
-def run(training: Training, *, data: Data, threads: int = 1) -> Iterator[Step]:
+def run(training: Training, *, data: Data, threads: int = 1, team: Team | None = None) -> Iterator[Step]:
     """Steps until the plan's end. The state is consistent whenever a step is yielded; threads change no bit of it."""
+    team = Team() if team is None else team
+    share = team.share(training.recipe.batch)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while training.step < training.plan.steps:
             began = time.perf_counter()
             rate = _set_rate(training)
-            loss = _descend(training, batch(training.recipe, training.step, data=data), pool)
+            rows = batch(training.recipe, training.step, data=data, rows=share)
+            loss = _descend(training, rows, pool, team)
             training.step += 1
             _follow(training)
             yield Step(training.step, loss, rate, time.perf_counter() - began)
-
-
-def loss_of(
-    net: DiT,
-    rows: Batch,
-    *,
-    smallest_time: float,
-    time_scale: float,
-    seam_weight: float = 0.0,
-    precision: Precision = Precision.FP32,
-) -> Tensor:
-    """Sum over the pixels that count of |x - net(x_t)|^2 / max(t, smallest_time)^2.
-
-    Patches are drawn apart, so their errors meet in steps; `seam_weight` times the squares of these steps are added.
-    The net that answers best is the same one.
-    """
-    with torch.autocast(rows.x.device.type, dtype=torch.bfloat16, enabled=precision is Precision.BF16):
-        drawn = net(rows.x, rows.times * time_scale, rows.labels)
-    out = drawn.float() + rows.base
-    weight = rows.weight / rows.times[:, None, None, None].clamp(min=smallest_time) ** 2
-    error = weight.sqrt() * (out - rows.clean)
-    loss: Tensor = (error**2).sum()
-    return loss + seam_weight * _seams(error, net.spec.patch) if seam_weight else loss
-
-
-def _seams(error: Tensor, patch: int) -> Tensor:
-    """Sum of the squared jumps of (B, C, S, S) across the borders of patches."""
-    before, after = slice(patch - 1, -1, patch), slice(patch, None, patch)
-    down = error[:, :, after] - error[:, :, before]
-    across = error[..., after] - error[..., before]
-    return (down**2).sum() + (across**2).sum()
 
 
 def _set_rate(training: Training) -> float:
@@ -148,28 +126,34 @@ def _set_rate(training: Training) -> float:
     return rate
 
 
-def _descend(training: Training, rows: Batch, pool: Executor) -> float:
-    """One step of the optimiser: each shard's gradients are made by one thread, and summed in the shards' order."""
+def _descend(training: Training, rows: Batch, pool: Executor, team: Team) -> float:
+    """One step of the optimiser: each part's gradients are made by one thread, and summed in the parts' order."""
     recipe = training.recipe
-    seam_weight = recipe.seam_weight if training.step >= recipe.seam_from else 0.0
-    loss = partial(
-        loss_of,
-        smallest_time=recipe.smallest_time,
-        time_scale=recipe.net.time_scale,
-        seam_weight=seam_weight,
-        precision=recipe.precision,
-    )
-    parts = list(pool.map(partial(_gradients, training.net, loss), rows.split(recipe.shards)))
-    for index, parameter in enumerate(training.net.parameters()):
-        parameter.grad = torch.stack([gradients[index] for _, gradients in parts]).sum(0) / rows.counted
+    parts = rows.split(min(recipe.shards * recipe.accumulate, len(rows.x)))
+    made = pool.map(partial(_gradients, training.net, _objective(training), team.device), parts)
+    loss, total = next(made)
+    for more, gradients in made:
+        loss += more
+        total = [whole.add_(part) for whole, part in zip(total, gradients, strict=True)]
+    facts = torch.tensor([loss, float(rows.counted)], dtype=torch.float64, device=team.device)
+    loss, numbers = (float(fact) for fact in team.sum([facts])[0])
+    counted = max(1, round(numbers))
+    for parameter, gradient in zip(training.net.parameters(), team.sum(total), strict=True):
+        parameter.grad = gradient / counted
     nn.utils.clip_grad_norm_(training.net.parameters(), recipe.clip)
     training.optimiser.step()
-    return sum(loss for loss, _ in parts) / rows.counted
+    return loss / counted
 
 
-def _gradients(net: DiT, loss_of_part: Callable[[DiT, Batch], Tensor], rows: Batch) -> tuple[float, tuple[Tensor, ...]]:
-    loss = loss_of_part(net, rows)
-    return float(loss.detach()), torch.autograd.grad(loss, list(net.parameters()))
+def _objective(training: Training) -> Objective:
+    recipe = training.recipe
+    seam_weight = recipe.seam_weight if training.step >= recipe.seam_from else 0.0
+    return Objective(recipe.net, recipe.smallest_time, seam_weight=seam_weight, precision=recipe.precision)
+
+
+def _gradients(net: DiT, objective: Objective, device: torch.device, rows: Batch) -> tuple[float, list[Tensor]]:
+    loss = objective.of(net, rows.to(device))
+    return float(loss.detach()), list(torch.autograd.grad(loss, list(net.parameters())))
 
 
 @torch.no_grad()

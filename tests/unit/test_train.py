@@ -13,12 +13,14 @@ from models.engines import Precision
 from models.media import png
 from models.spec import Stage
 from models.train import batches
+from models.train import data as material
 from models.train.assemble import Mismatch, assemble
-from models.train.batches import Data
+from models.train.data import Data
+from models.train.loss import Objective
 from models.train.positions import frame_aware
 from models.train.preview import preview
 from models.train.recipe import PRESETS, Plan, Recipe
-from models.train.run import Training, loss_of, run
+from models.train.run import Training, run
 from models.train.session import Budget, NoRun, OtherRecipe, Session
 
 STEPS = 6
@@ -44,7 +46,7 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
 
 @pytest.fixture
 def data(recipe: Recipe, clips: Path) -> Data:
-    return batches.load(recipe, clips)
+    return material.load(recipe, clips)
 
 
 def test_killed_and_resumed_is_the_unbroken_run_bit_for_bit(recipe: Recipe, data: Data, tmp_path: Path) -> None:
@@ -70,14 +72,14 @@ def test_threads_change_no_bit(recipe: Recipe, data: Data) -> None:
 
 def test_the_loss_falls(clips: Path) -> None:
     recipe = tiny_recipe(Stage.REFINE, steps=80)
-    losses = [step.loss for step in run(Training.fresh(recipe), data=batches.load(recipe, clips))]
+    losses = [step.loss for step in run(Training.fresh(recipe), data=material.load(recipe, clips))]
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
 
 def test_bfloat16_trains_and_resumes_as_float32_does(clips: Path, tmp_path: Path) -> None:
     plain = tiny_recipe(Stage.REFINE, steps=80)
     recipe = plain.model_copy(update={"precision": Precision.BF16})
-    data = batches.load(recipe, clips)
+    data = material.load(recipe, clips)
     training = Training.fresh(recipe)
     losses = [step.loss for step in islice(run(training, data=data), 40)]
     training.save(tmp_path / "state.pt")
@@ -118,7 +120,7 @@ def test_a_finished_run_leaves_a_sheet(recipe: Recipe, data: Data, tmp_path: Pat
     training = session.open(recipe)
     assert len(list(session.advance(training, data=data, threads=1))) == STEPS
     assert (session.folder / f"sheet-{STEPS:06d}.png").exists()
-    assert preview(training).ndim == 3
+    assert preview(training, data=data).ndim == 3
 
 
 def test_a_folder_of_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_budget_is_spent_by_steps_or_by_time() -> None:
 
 def test_given_rows_enter_nearly_clean_and_count_for_nothing(clips: Path) -> None:
     recipe = tiny_recipe(Stage.COARSE).model_copy(update={"prefix_share": 1.0, "batch": 8})
-    rows = batches.batch(recipe, 0, data=batches.load(recipe, clips))
+    rows = batches.batch(recipe, 0, data=material.load(recipe, clips))
     assert rows.weight[:, 0, :, 0].tolist() == [[0.0] * 4 + [1.0] * 4] * 8
     given = (rows.x - rows.clean)[:, :, :4]
     assert 0 < float(given.abs().max()) < 6 * recipe.low_noise
@@ -164,9 +166,9 @@ def test_given_rows_enter_nearly_clean_and_count_for_nothing(clips: Path) -> Non
 
 def test_seams_count_the_jumps_of_the_error_across_patches(clips: Path) -> None:
     recipe = tiny_recipe(Stage.REFINE).model_copy(update={"smallest_time": 1.0, "patch": 4})
-    rows = batches.batch(recipe, 0, data=batches.load(recipe, clips))
+    rows = batches.batch(recipe, 0, data=material.load(recipe, clips))
     net = Training.fresh(recipe).net  # answers zero, so its error is the enlarged frame less the real one
-    plain, seamed = (loss_of(net, rows, smallest_time=1.0, time_scale=1.0, seam_weight=weight) for weight in (0.0, 2.0))
+    plain, seamed = (Objective(net.spec, 1.0, seam_weight=weight).of(net, rows) for weight in (0.0, 2.0))
     error = rows.x[:, 3:] - rows.clean
     jumps = (error[:, :, 4] - error[:, :, 3]).square().sum() + (error[..., 4] - error[..., 3]).square().sum()
     torch.testing.assert_close(plain, error.square().sum())
