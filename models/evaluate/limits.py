@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+SLACK = 1.25
+"""How far beyond the worse of two figures of real sequences a widened limit lies."""
 LIMITS = Path(__file__).with_name("limits.json")
 
 
@@ -18,6 +21,15 @@ class Bound(enum.Enum):
     AT_MOST = "at_most"
     AT_LEAST = "at_least"
     AT_LEAST_OF_REAL = "at_least_of_real"
+
+
+class Policy(enum.Enum):
+    """What becomes of a limit that real sequences do not keep."""
+
+    FIXED = "fixed"
+    """It stands: the limits were made for these data, and the gate is at fault."""
+    WIDENED = "widened"
+    """It gives way: the data are the user's, and were never held against the limits before."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,18 @@ class Limit:
         """Whether the figure keeps the limit; one that is not a number does not."""
         threshold = self.threshold(reference)
         return figure <= threshold if self.bound is Bound.AT_MOST else figure >= threshold
+
+    def share(self, figure: float, *, reference: float) -> float:
+        """The figure in the unit of `value`."""
+        return figure / max(reference, 1e-9) if self.bound is Bound.AT_LEAST_OF_REAL else figure
+
+    def widened(self, shares: Sequence[float]) -> Limit:
+        """Itself if real sequences keep it, whose shares these are; otherwise one that they keep with some slack."""
+        if self.bound is Bound.AT_MOST:
+            worst = max(shares)
+            return self if worst <= self.value else replace(self, value=worst * SLACK)
+        worst = min(shares)
+        return self if worst >= self.value else replace(self, value=worst / SLACK)
 
 
 def read_limits(path: Path = LIMITS) -> dict[str, Limit]:

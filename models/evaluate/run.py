@@ -1,60 +1,147 @@
-"""The gate on a bundle: draw with seeds that no net was trained on, render what is real, and judge.
+"""The measurements on a bundle: draw with seeds that no net was trained on, look at what is real, and compare.
 
-The figures are only comparable between runs of one size, which is why the sizes are constants here.
+Each is a generator that yields once a sequence and returns what it found, so that whoever drives it can show how far it
+is. The gate's figures are only comparable between runs of one size, which is why the sizes are constants here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from models import drawing
-from models.bundle import Bundle
-from models.data import domains
-from models.data.clips import EVALUATION_SEED
-from models.drawing import Frames
-from models.evaluate.gate import Geometry, evaluate
+from models.drawing import NotServed
+from models.evaluate import seams
+from models.evaluate.curves import ClassCurves, Measured, View, view_of
+from models.evaluate.featurenet import FeatureNet
+from models.evaluate.features import Doubles
+from models.evaluate.frechet import FrechetFigure, compare
+from models.evaluate.gate import Geometry, Rules, judge
 from models.evaluate.limits import read_limits
-from models.evaluate.material import Clips, Material, Refinement, collect, real_clips
-from models.evaluate.report import GateReport
-from models.evaluate.sheet import contact_sheet
+from models.evaluate.material import Clips, Drawn, Material, Refinement, Tally
+from models.evaluate.reference import UNCONDITIONAL, Part, Reference
+from models.evaluate.report import ClassReport, GateReport
+from models.evaluate.sheet import Sheets
+from models.evaluate.traces import TraceTally
 from models.evaluator import Nets
-from models.media import Frame, to_uint8
-from models.spec import BundleSpec, Stage
+from models.media import to_uint8
+from models.plan import Request
+from models.spec import BundleSpec, Mode, Stage
 from models.train.batches import enlarge, to_unit
 
-SEQUENCES = 32
-"""Sequences drawn per class, and real ones held out."""
-REFERENCE = 200
-"""Real sequences that both are measured against."""
-FRAMES = 64
-HELD_OUT_SEED, SINGLE_SEED = 2 * EVALUATION_SEED, 3 * EVALUATION_SEED
-"""First seeds of the held-out sequences and of the single frames; the reference starts at `EVALUATION_SEED`."""
-_SINGLE_FRAMES = (0, 16, 32)
-
-Drawn = Mapping[Stage, Frames]
-"""One sequence: (F, H, W, 3) for each stage."""
+REAL = {Part.REFERENCE: 200, Part.HELD_OUT: 32}
+"""Real sequences of a class that the gate looks at, at most."""
+CURVE_REFERENCE = 3
+"""Real sequences that curves are held against, for each one that is drawn."""
+_SMALLEST = 4
+"""Side in pixels of the smallest frames that can be measured."""
 
 
-def sequences(
-    spec: BundleSpec, name: str, *, nets: Nets, count: int = SEQUENCES, frames: int = FRAMES
-) -> Iterator[Drawn]:
-    """`count` sequences of one class with the bundle's defaults, one at a time."""
-    for seed in range(count):
-        request = drawing.default_request(spec, seed=seed, label=spec.classes.index(name))
-        yield drawing.sequence(spec, replace(request, num_frames=frames), nets=nets)
+@dataclass(frozen=True)
+class Sample:
+    """What is drawn of each class; whatever is not wished for is the bundle's default."""
+
+    sequences: int = 32
+    frames: int = 64
+    mode: Mode = Mode.SOUND
+    wishes: Mapping[str, int | float | str | None] = field(default_factory=dict)
+
+    def request(self, spec: BundleSpec, name: str, *, seed: int) -> Request:
+        """One sequence of a class; `NotServed` names what the bundle does not do."""
+        if self.mode not in spec.modes:
+            raise NotServed("mode", self.mode.value, f"one of {', '.join(spec.modes)}")
+        label = None if name == UNCONDITIONAL and not spec.classes else name
+        wishes = {"num_frames": self.frames, **self.wishes}
+        asked = drawing.request(spec, seed=seed, class_name=label, wishes=wishes)
+        return replace(asked, mode=self.mode, last=spec.stages[-1])
 
 
-def judge(
-    bundle: Bundle, drawn: Mapping[str, Sequence[Drawn]], *, nets: Nets, reference: int = REFERENCE
-) -> GateReport:
-    """Hold what was drawn of each class against `reference` real sequences."""
-    spec = bundle.spec
-    geometry = Geometry(spec.grid, spec.nets[Stage.COARSE].patch, spec.nets[Stage.REFINE].patch)
-    classes = {name: _material(spec, name, sequences, nets, reference) for name, sequences in drawn.items()}
-    return evaluate(classes, limits=read_limits(), geometry=geometry)
+@dataclass(frozen=True)
+class Subject:
+    """A bundle that is measured, and by what."""
+
+    spec: BundleSpec
+    nets: Nets
+    reference: Reference
+    sample: Sample
+    feature_nets: Mapping[str, FeatureNet] = field(default_factory=dict)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse what cannot be drawn or measured, before anything is."""
+        for name in names:
+            self.sample.request(self.spec, name, seed=0)
+        if self.spec.coarse_size < _SMALLEST:
+            raise NotServed("coarse_size", self.spec.coarse_size, f"a bundle with frames of {_SMALLEST} pixels or more")
+        if self.spec.channels not in (1, 3):
+            raise NotServed("channels", self.spec.channels, "a bundle with 1 or 3")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the gate found of one class."""
+
+    report: ClassReport
+    sheets: Sheets
+    frechet: tuple[FrechetFigure, ...]
+
+
+def sequences(subject: Subject, name: str) -> Iterator[Drawn]:
+    """The sample of one class, one sequence at a time."""
+    for seed in range(subject.sample.sequences):
+        request = subject.sample.request(subject.spec, name, seed=seed)
+        yield drawing.sequence(subject.spec, request, nets=subject.nets)
+
+
+def gate(
+    subject: Subject, name: str, *, real: Mapping[Part, int] = REAL, rules: Rules | None = None
+) -> Generator[None, None, Outcome]:
+    """Hold what is drawn of a class against up to `real` sequences of each part."""
+    frames = _frames_drawn(subject, name)
+    clips: dict[str, Clips] = {}
+    features: dict[str, dict[str, Doubles]] = {}
+    for part in Part:
+        looked_at = subject.reference.sequences(name, part, frames=frames, most=real[part])
+        clips[part], features[part] = yield from _gather(subject, looked_at)
+    sheets = Sheets()
+    drawn, shown = yield from _gather(subject, sheets.watch(sequences(subject, name)))
+    material = Material(clips[Part.REFERENCE], clips[Part.HELD_OUT], drawn, _refinement(subject, name))
+    return Outcome(
+        report=judge(name, material, rules=rules or _rules(subject)),
+        sheets=sheets,
+        frechet=compare(shown, features[Part.REFERENCE], features[Part.HELD_OUT]),
+    )
+
+
+def curves(subject: Subject, name: str) -> Generator[None, None, ClassCurves]:
+    """Seam and drift curves of a class."""
+    request = subject.sample.request(subject.spec, name, seed=0)
+    steps = seams.steps_of(subject.spec, request)
+    length = subject.reference.longest(name, len(steps) + 1)
+    count = {Part.REFERENCE: CURVE_REFERENCE * subject.sample.sequences, Part.HELD_OUT: subject.sample.sequences}
+    real = {}
+    for part in Part:
+        looked_at = subject.reference.sequences(name, part, frames=length, most=count[part])
+        real[part] = yield from _trace(looked_at)
+    drawn = yield from _trace(sequences(subject, name))
+    views: list[View] = []
+    for stage in subject.spec.stages:
+        measured = Measured(
+            drawn[stage].traces(), *(real[part][stage].traces() for part in (Part.HELD_OUT, Part.REFERENCE))
+        )
+        views.append(view_of(stage, measured, steps=steps))
+    return ClassCurves(name, tuple(views))
+
+
+def gate_length(subject: Subject) -> int:
+    """How often `gate` yields, at most."""
+    return sum(REAL.values()) + subject.sample.sequences
+
+
+def curves_length(subject: Subject) -> int:
+    """How often `curves` yields, at most."""
+    return (CURVE_REFERENCE + 2) * subject.sample.sequences
 
 
 def summary(report: GateReport, *, sequences: int, frames: int) -> dict[str, object]:
@@ -70,54 +157,50 @@ def summary(report: GateReport, *, sequences: int, frames: int) -> dict[str, obj
     return {"passed": report.passed, **shape, "classes": classes}
 
 
-def sheets(drawn: Mapping[str, Sequence[Drawn]]) -> Iterator[tuple[str, Frame]]:
-    """Pictures to look at, each with its name: eight coarse sequences of each class, and two refined ones."""
-    for name, every in drawn.items():
-        yield f"{name}-coarse", contact_sheet([one[Stage.COARSE] for one in every[:8]], columns=32, scale=2)
-        yield f"{name}-refined", contact_sheet([one[Stage.REFINE] for one in every[:2]], columns=16)
+def _frames_drawn(subject: Subject, name: str) -> int:
+    """The official mode draws fewer than it is asked for."""
+    return len(seams.steps_of(subject.spec, subject.sample.request(subject.spec, name, seed=0))) + 1
 
 
-def _material(
-    spec: BundleSpec, name: str, drawn: Sequence[Drawn], nets: Nets, reference: int
-) -> Material:
-    frames = len(drawn[0][Stage.COARSE])
-    generated = collect(np.stack([one[Stage.COARSE] for one in drawn]), (one[Stage.REFINE] for one in drawn))
-    return Material(
-        reference=_real(spec, name, sequences=reference, frames=frames, first_seed=EVALUATION_SEED),
-        held_out=_real(spec, name, sequences=SEQUENCES, frames=frames, first_seed=HELD_OUT_SEED),
-        generated=generated,
-        refinement=_refinement(spec, name, nets),
-    )
+def _gather(subject: Subject, looked_at: Iterable[Drawn]) -> Generator[None, None, tuple[Clips, dict[str, Doubles]]]:
+    """Clips of sequences, and what the feature nets make of the frames of their last stage."""
+    tally = Tally()
+    features: dict[str, list[Doubles]] = {key: [] for key in subject.feature_nets}
+    for drawn in looked_at:
+        tally.add(drawn)
+        for key, net in subject.feature_nets.items():
+            features[key].append(net.features(drawn[subject.spec.stages[-1]]))
+        yield
+    return tally.clips(), {key: np.concatenate(parts) for key, parts in features.items()}
 
 
-def _real(spec: BundleSpec, name: str, *, sequences: int, frames: int, first_seed: int) -> Clips:
-    return real_clips(
-        name,
-        sequences=sequences,
-        frames=frames,
-        first_seed=first_seed,
-        coarse=spec.coarse_size,
-        refined=spec.refined_size,
-    )
+def _trace(looked_at: Iterable[Drawn]) -> Generator[None, None, dict[Stage, TraceTally]]:
+    tallies: dict[Stage, TraceTally] = {}
+    for drawn in looked_at:
+        for stage, frames in drawn.items():
+            tallies.setdefault(stage, TraceTally()).add(frames)
+        yield
+    return tallies
 
 
-def _refinement(spec: BundleSpec, name: str, nets: Nets) -> Refinement:
-    """Single real frames and their coarse versions, enlarged and refined."""
-    low = to_unit(_single_frames(name, spec.coarse_size))
-    request = drawing.default_request(spec, seed=0, label=spec.classes.index(name))
+def _rules(subject: Subject) -> Rules:
+    spec = subject.spec
+    patches = {stage: spec.nets[stage].patch * spec.downsample for stage in spec.stages}
+    geometry = Geometry(spec.grid, patches[Stage.COARSE], patches.get(Stage.REFINE, 0))
+    return Rules(read_limits(), policy=subject.reference.policy, geometry=geometry)
+
+
+def _refinement(subject: Subject, name: str) -> Refinement | None:
+    """Single real frames and their coarse versions, enlarged and refined; none where nothing is enlarged."""
+    spec = subject.spec
+    if Stage.REFINE not in spec.stages or spec.refined_size == spec.coarse_size:
+        return None
+    stills = subject.reference.stills(name)
+    low = to_unit(stills[Stage.COARSE])[:, : spec.channels]
+    request = subject.sample.request(spec, name, seed=0)
     return Refinement(
-        real=_single_frames(name, spec.refined_size),
+        real=stills[Stage.REFINE],
         bicubic=to_uint8(enlarge(low, spec.refined_size)),
-        refined=drawing.refined(spec, low, request=request, nets=nets),
+        refined=drawing.refined(spec, low, request=request, nets=subject.nets),
         coarse_size=spec.coarse_size,
     )
-
-
-def _single_frames(name: str, size: int) -> Frames:
-    render = domains.load(name).render
-    shots = [
-        render(SINGLE_SEED + index, frames=1, size=size, first=first)
-        for index in range(SEQUENCES)
-        for first in _SINGLE_FRAMES
-    ]
-    return np.concatenate(shots)

@@ -20,27 +20,30 @@ from models.data import domains
 from models.evaluate import features
 from models.evaluate.corruptions import CORRUPTIONS
 from models.evaluate.distances import frechet, total_variation, wasserstein
-from models.evaluate.gate import evaluate
+from models.evaluate.gate import Rules, evaluate
 from models.evaluate.limits import Bound, Limit, read_limits
-from models.evaluate.material import Clips, Material, Refinement, collect, real_clips, reduce_frames
+from models.evaluate.material import Clips, Material, Refinement, collect, reduce_frames, reduced
 from models.evaluate.report import ClassReport, GateReport, corruption_table, figure_table
 from models.evaluate.spectrum import spectrum_error
 from models.evaluate.yardstick import Yardstick
+from models.spec import Stage
 
 every_domain = pytest.mark.parametrize("name", domains.names())
 LIMITS = read_limits()
+RULES = Rules(LIMITS)
 
 
 @cache
 def clips(name: str, first_seed: int, sequences: int) -> Clips:
-    return real_clips(name, sequences=sequences, frames=64, first_seed=first_seed, coarse=16, refined=None)
+    render, seeds = domains.load(name).render, range(first_seed, first_seed + sequences)
+    return collect({Stage.COARSE: render(seed, frames=64, size=16)} for seed in seeds)
 
 
 @cache
 def judged(name: str) -> ClassReport:
     """Real sequences in the place of generated ones."""
     material = Material(clips(name, 10_000, 60), clips(name, 20_000, 20), clips(name, 30_000, 20))
-    return evaluate({name: material}, limits=LIMITS).classes[0]
+    return evaluate({name: material}, rules=RULES).classes[0]
 
 
 @every_domain
@@ -62,7 +65,7 @@ def test_corruptions_keep_the_shape_and_leave_the_original_alone() -> None:
     real = clips("lava", 30_000, 20).coarse[:4]
     before = real.copy()
     for name, corrupt in CORRUPTIONS.items():
-        spoiled = corrupt(real, np.random.default_rng(0))
+        spoiled = corrupt(real, np.random.default_rng(0), 4)
         assert spoiled.shape == real.shape, name
         assert spoiled.dtype == np.uint8, name
         assert (spoiled != real).any(), name
@@ -74,12 +77,12 @@ def test_refined_sequences_are_judged_at_full_size_too() -> None:
     # Noise that drifts: cheap to make at full size, and held against itself it passes.
     pool = rng.integers(90, 160, (6, 1, 64, 96, 3)).astype(np.uint8)
     wide = np.concatenate([pool[..., at : at + 64, :] for at in range(0, 32, 2)], axis=1)
-    made = collect(np.stack([reduce_frames(one, 16) for one in wide]), wide)
-    every_second_patch = np.arange(64) // 8 % 2 == 1
-    spoiled = collect(made.coarse, wide + (40 * every_second_patch[:, None]).astype(np.uint8))
+    made = collect({Stage.COARSE: reduce_frames(one, 16), Stage.REFINE: one} for one in wide)
+    patches = (40 * (np.arange(64) // 8 % 2 == 1)[:, None]).astype(np.uint8)
+    spoiled = collect({Stage.COARSE: reduce_frames(one, 16), Stage.REFINE: one + patches} for one in wide)
     frames = wide[:, 0]
     refinement = Refinement(real=frames, bicubic=np.zeros_like(frames), refined=frames, coarse_size=16)
-    report = evaluate({"noise": Material(made, made, spoiled, refinement)}, limits=LIMITS)
+    report = evaluate({"noise": Material(made, made, spoiled, refinement)}, rules=RULES)
     figures = {(figure.view, figure.name): figure for figure in report.classes[0].figures}
     assert not figures["full size", "border"].passed
     assert figures["full size", "border"].real == pytest.approx(1.0)
@@ -94,7 +97,7 @@ def test_a_gate_that_sees_nothing_does_not_pass() -> None:
         name: Limit(limit.bound, np.inf if limit.bound is Bound.AT_MOST else -np.inf) for name, limit in LIMITS.items()
     }
     small = clips("lava", 30_000, 20)
-    report = evaluate({"lava": Material(small, small, small)}, limits=blind)
+    report = evaluate({"lava": Material(small, small, small)}, rules=Rules(blind))
     assert not report.passed
     assert not report.classes[0].sound
     assert not GateReport(classes=()).passed
@@ -233,3 +236,11 @@ def test_frames_are_reduced_by_their_area_mean() -> None:
     assert np.abs(reduce_frames(frames, 16) - exact).max() <= 0.5
     with pytest.raises(ValueError, match="48 px"):
         reduce_frames(frames[:, :48, :48], 32)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(20, 20), (48, 32), (64, 32)])
+def test_frames_of_any_size_are_reduced_and_keep_their_mean(side: int, expected: int) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
+    small = reduced(frames, 32)
+    assert small.shape == (2, expected, expected, 3)
+    assert small.mean() == pytest.approx(frames.mean(), abs=0.5)

@@ -1,8 +1,7 @@
-"""The command line of the models: what it writes, what it refuses, and that the gate judges what a bundle draws."""
+"""The command line of the models: what it writes and what it refuses."""
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from models import bundle as bundles
 from models.bundle import Bundle
 from models.commands import app
 from models.drawing import NotServed
-from models.evaluate import run
 from models.media import mp4, png
 from models.nn.dit import DiT
 from models.plan import plan
@@ -90,24 +88,3 @@ def test_an_unknown_recipe_is_named_with_those_there_are(tmp_path: Path) -> None
     result = CliRunner().invoke(train_app, ["magic", "--runs", str(tmp_path)])
     assert result.exit_code == 2
     assert "demo-coarse" in result.output
-
-
-def test_the_gate_fails_nets_that_were_never_trained(tmp_path: Path) -> None:
-    sizes = {Stage.COARSE: 64, Stage.REFINE: 32}
-    patches = {Stage.COARSE: 4, Stage.REFINE: 8}
-    specs = {
-        stage: tiny_net(stage=stage).model_copy(update={"input_size": sizes[stage], "patch": patches[stage]})
-        for stage in Stage
-    }
-    spec = tiny_spec().model_copy(update={"nets": specs, "coarse_size": 16, "refined_size": 32})
-    nets = {stage: awake(DiT(net)).state_dict() for stage, net in specs.items()}
-    bundle = bundles.write(tmp_path / "tiny", spec=spec, nets=nets)
-    engines = alone.evaluators(bundle)
-    drawn = {"lava": list(islice(run.sequences(spec, "lava", nets=engines, count=3, frames=20), 3))}
-    report = run.judge(bundle, drawn, nets=engines, reference=6)
-    assert not report.passed
-    assert {figure.view for figure in report.classes[0].figures} == {"coarse", "refined", "full size"}
-    noted = bundles.annotate(bundle, gate=run.summary(report, sequences=3, frames=20))
-    assert bundles.load(bundle.path) == noted
-    assert noted.spec.gate["passed"] is False
-    assert [name for name, _ in run.sheets(drawn)] == ["lava-coarse", "lava-refined"]
