@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,7 +12,8 @@ from rich.progress import MofNCompleteColumn
 from models.terminal import DEMO, console, progress_bar
 
 if TYPE_CHECKING:
-    from models.drawing import Frames
+    from numpy.typing import NDArray
+
     from models.spec import Stage
 
 app = typer.Typer(no_args_is_help=True, help="Draw sequences and compile engines.")
@@ -74,7 +75,7 @@ def sample(
     from models import alone, drawing
     from models import bundle as bundles
     from models.data.reference import first_frames
-    from models.media import from_uint8, to_uint8
+    from models.media import from_uint8, to_pixels
     from models.plan import frames_made
     from models.spec import Mode
 
@@ -103,14 +104,14 @@ def sample(
             reference=None if given is None else from_uint8(given),
         )
         for stage, which, frames in drawn:
-            _write_frames(out / stage, to_uint8(frames), first=which.start)
+            _write_frames(out / stage, to_pixels(frames, bits=loaded.spec.bits), first=which.start)
             progress.advance(bars[stage], len(which))
     _write_video(out, stage=request.last, frames=total, fps=loaded.spec.defaults.fps)
     console.print(f"{out}: {total} frames ({', '.join(bars)}), and a video of them")
 
 
-def _write_frames(folder: Path, frames: Frames, *, first: int) -> None:
-    """Frames (n, H, W, 3) as 0000.png and on, counted from `first`."""
+def _write_frames(folder: Path, frames: NDArray[Any], *, first: int) -> None:
+    """Frames (n, H, W, 3), or (n, H, W) of 16 bits, as 0000.png and on, counted from `first`."""
     from models.media import png
 
     folder.mkdir(parents=True, exist_ok=True)

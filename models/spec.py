@@ -8,7 +8,7 @@ Times given to a net are `time_scale` times the schedule's time, so a flow net w
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -195,6 +195,8 @@ class BundleSpec(_Frozen):
     """Side of a refined frame, pixels; of a bundle without refinement, that of a coarse one."""
     channels: Annotated[int, Field(ge=1, le=4)] = 3
     """Channels of a frame as it is shown."""
+    bits: Literal[8, 16] = 8
+    """Depth of a frame as it is stored; 16 for one channel only."""
     classes: tuple[str, ...] = ()
     known_rows: KnownRows
     overlap_rows: Annotated[int, Field(ge=1)]
@@ -240,6 +242,8 @@ class BundleSpec(_Frozen):
             raise ValueError(f"format {self.format} is not readable here (this version reads {FORMAT})")
         if not self.overlap_rows < self.grid:
             raise ValueError(f"overlap_rows {self.overlap_rows} must be less than grid {self.grid}")
+        if self.bits == 16 and self.channels != 1:
+            raise ValueError(f"bits 16 need channels 1, not {self.channels}")
         if Stage.COARSE not in self.nets:
             raise ValueError(f"nets must have one named {Stage.COARSE.value!r}, not only {sorted(self.nets)}")
         for stage, net in self.nets.items():

@@ -1,4 +1,4 @@
-"""A ZIP of frames, made when it is asked for: the same frames give the same bytes, so ranges of it fit together."""
+"""Archives of frames, made when they are asked for: equal frames give equal bytes, so ranges of them fit together."""
 
 from __future__ import annotations
 
@@ -32,5 +32,23 @@ def zip_frames(paths: Mapping[int, Path], *, stored: Mapping[int, StoredObject])
     with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as target, zipfile.ZipFile(target, "w") as archive:
         for index, path in sorted(paths.items()):
             archive.writestr(zipfile.ZipInfo(f"{index:04d}{path.suffix}", _EPOCH), path.read_bytes())
+    return Archive(Path(target.name), _digest("zip", stored))
+
+
+def npz_frames(paths: Mapping[int, Path], *, stored: Mapping[int, StoredObject]) -> Archive:
+    """A NumPy archive: `frames` (n, H, W, 3) uint8 or (n, H, W) uint16, and the `index` of each in its sequence."""
+    import numpy as np
+    from PIL import Image
+
+    frames = []
+    for _, path in sorted(paths.items()):
+        with Image.open(path) as image:
+            frames.append(np.asarray(image).astype(np.uint16 if image.mode.startswith("I") else np.uint8))
+    with tempfile.NamedTemporaryFile(suffix=".npz", delete=False) as target:
+        np.savez_compressed(target, frames=np.stack(frames), index=np.array(sorted(paths)))
+    return Archive(Path(target.name), _digest("npz", stored))
+
+
+def _digest(kind: str, stored: Mapping[int, StoredObject]) -> str:
     names = "".join(f"{index}:{stored[index].sha256};" for index in sorted(stored))
-    return Archive(Path(target.name), hashlib.sha256(names.encode()).hexdigest())
+    return hashlib.sha256(f"{kind};{names}".encode()).hexdigest()

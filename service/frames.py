@@ -6,6 +6,7 @@ Files are served from the store with `Range` and a strong `ETag`. What does not 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query
@@ -13,7 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response
 
 from service import views
-from service.archive import zip_frames
+from service.archive import Archive, npz_frames, zip_frames
 from service.context import Context, Services
 from service.sending import matches, send
 from service.videos import JobId
@@ -24,7 +25,11 @@ router = APIRouter(prefix="/v1/videos/{job_id}", tags=["pictures"])
 
 VARIANTS = ("video", "gif", "spritesheet", "frames", "npz", "thumbnail")
 """Every name of the contract; a job has some of them."""
-ARCHIVE = "frames"
+ARCHIVES: dict[str, tuple[Callable[..., Archive], str]] = {
+    "frames": (zip_frames, "application/zip"),
+    "npz": (npz_frames, "application/x-npz"),
+}
+"""Made of the frames when they are asked for."""
 IfNoneMatch = Annotated[str | None, Header()]
 
 
@@ -63,7 +68,7 @@ async def get_content(
     variant: Annotated[str, Query(description=f"One of {', '.join(VARIANTS)}.")] = "video",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """`video` is the MP4; `frames` is a ZIP of every last-stage frame, also of a job that was cut short."""
+    """`video` is the MP4; `frames` (ZIP) and `npz` hold every last-stage frame, also of a job that was cut short."""
     job = await services.queue.get(job_id)
     if variant in job.artifacts:
         name = f"{job_id}{_suffix(job.artifacts[variant])}"
@@ -72,8 +77,8 @@ async def get_content(
         raise _unknown_variant(job, variant)
     if not job.status.terminal:
         raise NotReady(f"The job is {job.status.value}; its {variant} is there once it is completed.", param="variant")
-    if variant == ARCHIVE and (stored := await _last_stage(services, job)):
-        return await _archive(services, job, stored, if_none_match)
+    if variant in ARCHIVES and (stored := await _last_stage(services, job)):
+        return await _archive(services, job, variant, stored=stored, if_none_match=if_none_match)
     if job.status is JobStatus.COMPLETED:
         raise _unknown_variant(job, variant)
     raise Conflict(f"The job is {job.status.value}; it has no {variant}.", param="variant")
@@ -85,9 +90,10 @@ async def _last_stage(services: Services, job: Job) -> dict[int, StoredObject]:
 
 
 async def _archive(
-    services: Services, job: Job, stored: dict[int, StoredObject], if_none_match: str | None
+    services: Services, job: Job, variant: str, *, stored: dict[int, StoredObject], if_none_match: str | None
 ) -> Response:
-    archive = await asyncio.to_thread(zip_frames, {i: services.store.path(o) for i, o in stored.items()}, stored=stored)
+    make, media_type = ARCHIVES[variant]
+    archive = await asyncio.to_thread(make, {i: services.store.path(o) for i, o in stored.items()}, stored=stored)
     headers = {"etag": f'"{archive.digest}"'}
     if matches(if_none_match, headers["etag"]):
         archive.remove()
@@ -95,8 +101,8 @@ async def _archive(
     return FileResponse(
         archive.path,
         headers=headers,
-        media_type="application/zip",
-        filename=f"{job.id}-frames.zip",
+        media_type=media_type,
+        filename=f"{job.id}-frames{archive.path.suffix}",
         background=BackgroundTask(archive.remove),
     )
 
@@ -110,7 +116,7 @@ def _missing_frame(job: Job, stage: Stage, index: int) -> NotFound | NotReady:
 
 
 def _unknown_variant(job: Job, variant: str) -> InvalidRequest:
-    available = ", ".join(sorted({*job.artifacts, ARCHIVE}))
+    available = ", ".join(sorted({*job.artifacts, *ARCHIVES}))
     return InvalidRequest(f"variant must be one of {available} for this job (got {variant[:64]!r}).", param="variant")
 
 

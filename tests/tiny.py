@@ -83,6 +83,16 @@ def released_spec(*, stages: tuple[Stage, ...] = tuple(Stage)) -> BundleSpec:
     )
 
 
+def deep_spec() -> BundleSpec:
+    """Grey frames of 16 bits, as of a scanner."""
+    spec = tiny_spec()
+    nets = {
+        stage: net.model_copy(update={"in_channels": net.in_channels // 3, "out_channels": 1, "classes": 0})
+        for stage, net in spec.nets.items()
+    }
+    return spec.model_copy(update={"name": "deep", "classes": (), "channels": 1, "bits": 16, "nets": nets})
+
+
 def awake(net: DiT, *, seed: int = 0) -> DiT:
     """Every parameter random, so that every part of the net matters."""
     generator = torch.Generator().manual_seed(seed)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def _reference(stored: StoredObject | None, store: Store) -> NDArray[np.uint8] |
     return frames
 
 
-def _keep_frame(store: Store, job_id: str, stage: Stage, index: int, frame: NDArray[np.uint8]) -> StoredObject:
+def _keep_frame(store: Store, job_id: str, stage: Stage, index: int, frame: NDArray[Any]) -> StoredObject:
     from models.media import png
 
     data = png.encode(frame)

@@ -19,7 +19,7 @@ from models import bundle as bundles
 from models.bundle import Bundle
 from models.engines import Choice, select
 from models.evaluator import Answering, Evaluator, take
-from models.media import to_uint8
+from models.media import to_pixels
 from models.spec import OFFICIAL_GUIDANCE, OFFICIAL_STEPS, Spacing, Stage
 from models.units import Evaluate
 from workers.contracts import job as contract
@@ -143,7 +143,7 @@ class Runner:
             run.task.attempt,
             unit,
             result.cpu().numpy().copy(),
-            to_uint8(frames),
+            to_pixels(frames, bits=run.bundle.spec.bits),
             running.started_at,
             time.time() - running.started_at,
         )

@@ -58,8 +58,8 @@ class UnitFinished:
     attempt: int
     unit: Unit
     result: NDArray[np.float32]
-    frames: NDArray[np.uint8]
-    """(n, H, W, 3): the unit's new frames, in order."""
+    frames: NDArray[np.uint8] | NDArray[np.uint16]
+    """(n, H, W, 3), or (n, H, W) of 16 bits: the unit's new frames, in order."""
     started_at: float
     seconds: float
 

@@ -1,6 +1,7 @@
 """Pictures and files: one module a format, each with `encode` and, where it reads too, `decode`.
 
-Frames are uint8 (H, W, 3) sRGB arrays. Files hold no time stamps, so equal frames give equal bytes.
+Frames are uint8 (H, W, 3) sRGB arrays; where 16 bits count, uint16 (H, W) grey ones, of which players and people are
+shown the upper eight. Files hold no time stamps, so equal frames give equal bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 Frame = NDArray[np.uint8]
 """(H, W, 3) sRGB."""
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+"""(H, W, 3) of 8 bits, or (H, W) of 16."""
 
 
 def to_uint8(frames: Tensor) -> NDArray[np.uint8]:
@@ -23,6 +26,24 @@ def to_uint8(frames: Tensor) -> NDArray[np.uint8]:
     if pixels.shape[1] == 1:
         pixels = pixels.expand(-1, 3, -1, -1)
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
+
+
+def to_uint16(frames: Tensor) -> NDArray[np.uint16]:
+    """(n, 1, H, W) in [-1, 1] -> (n, H, W)."""
+    pixels = ((frames[:, 0].double().cpu().clamp(-1, 1) + 1) * 32767.5).round()
+    return np.ascontiguousarray(pixels.numpy().astype(np.uint16))
+
+
+def to_pixels(frames: Tensor, *, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """As a bundle of that depth shows them: (n, H, W, 3) of 8 bits or (n, H, W) of 16."""
+    return to_uint16(frames) if bits == 16 else to_uint8(frames)
+
+
+def viewable(frame: Pixels) -> Frame:
+    """A frame of either depth as (H, W, 3) of 8 bits."""
+    if frame.dtype == np.uint8:
+        return frame.astype(np.uint8, copy=False)
+    return np.repeat((frame >> 8).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def from_uint8(frames: NDArray[np.uint8]) -> Tensor:

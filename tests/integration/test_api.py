@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.integration.conftest import Server
 from tests.integration.service_fixtures import (
@@ -312,7 +314,7 @@ class TestPictures:
         for variant in ("gif", "nonsense"):
             body = assert_problem(api.http.get(path, params={"variant": variant}), 422, "invalid_request")
             assert body["error"]["param"] == "variant"
-            assert "frames, video" in body["detail"]
+            assert "frames, npz, video" in body["detail"]
 
     def test_all_frames_come_as_one_archive(self, api: Api) -> None:
         path = f"/v1/videos/{api.create()['id']}/content?variant=frames"
@@ -324,6 +326,12 @@ class TestPictures:
             assert archive.read("0003.png") == png(32, 3)
         tail = api.http.get(path, headers={"range": "bytes=100-", "if-range": whole.headers["etag"]})
         assert (tail.status_code, tail.content) == (206, whole.content[100:])
+        stack = api.http.get(path.replace("frames", "npz"))
+        assert stack.headers["etag"] != whole.headers["etag"]
+        with np.load(io.BytesIO(stack.content)) as archive:
+            assert archive["index"].tolist() == [0, 1, 2, 3]
+            with Image.open(io.BytesIO(png(32, 3))) as picture:
+                np.testing.assert_array_equal(archive["frames"][3], np.asarray(picture))
 
 
 class TestOperations:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from models import alone, drawing
@@ -17,7 +18,7 @@ from models.media import from_uint8, png
 from models.spec import Mode, Stage
 from service.client import Client
 from tests.integration.up_fixtures import ONE_THREAD, up
-from tests.tiny import released_spec, written
+from tests.tiny import deep_spec, released_spec, written
 from workers.contracts import job as contract
 from workers.contracts.event import EventType
 
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     folder = tmp_path_factory.mktemp("bundles")
-    specs = [released_spec(), released_spec(stages=(Stage.COARSE,))]
+    specs = [released_spec(), released_spec(stages=(Stage.COARSE,)), deep_spec()]
     return {spec.name: written(folder / spec.name, spec) for spec in specs}
 
 
@@ -101,3 +102,23 @@ def test_a_bundle_without_refinement_ends_with_its_coarse_frames(client: Client)
     assert job["stages"] == "coarse"
     assert job["size"] == "4x4"
     made(client, 17, contract.Stage.COARSE, model="coarse-only", num_frames=17)
+
+
+def test_sixteen_bits_come_out_as_they_were_drawn(client: Client, bundles: dict[str, Bundle]) -> None:
+    """The oracle is the sequence drawn alone, in float32."""
+    job = client.submit(model="deep", seed=5, num_frames=18)
+    assert list(client.events(job.id))[-1].type is EventType.COMPLETED
+    with np.load(io.BytesIO(client.content(job.id, variant="npz"))) as archive:
+        frames, index = archive["frames"], archive["index"]
+    spec = bundles["deep"].spec
+    request = drawing.request(spec, seed=5, class_name=None, wishes={"num_frames": 18})
+    parts = alone.frames(spec, request, nets=alone.evaluators(bundles["deep"]))
+    drawn = {which.start: shown for stage, which, shown in parts if stage is Stage.REFINE}
+    wanted = (torch.cat([part for _, part in sorted(drawn.items())])[:, 0].double() + 1) * 32767.5
+    assert frames.dtype == np.uint16
+    assert index.tolist() == list(range(18))
+    np.testing.assert_array_equal(frames, wanted.round().numpy())
+    assert len(np.unique(frames)) > 500, "more than eight bits hold"
+    with Image.open(io.BytesIO(client.frame(job.id, 0, stage=contract.Stage.REFINED))) as picture:
+        assert picture.mode == "I;16"
+    assert client.content(job.id)[4:8] == b"ftyp"
