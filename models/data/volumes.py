@@ -72,7 +72,9 @@ def _nifti(path: Path) -> NDArray[Any]:
     try:
         values: NDArray[Any] = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
     except broken as error:
-        raise BadData(path, found=f"what does not read ({error})", expected="NIfTI", remedy=_GET_IT_AGAIN) from error
+        raise BadData(
+            path, found=f"data that does not read ({error})", expected="NIfTI", remedy=_GET_IT_AGAIN
+        ) from error
     if values.ndim != 3:
         raise BadData(path, found=f"shape {values.shape}", expected="3 dimensions", remedy="cut it into such volumes")
     # Axes point right, to the front and up; slices are wanted as (up, front to back, right to left).
@@ -94,5 +96,5 @@ def _stack(path: Path) -> NDArray[Any]:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, BadData):
             raise
-        found = f"what does not read ({error})"
+        found = f"data that does not read ({error})"
         raise BadData(path, found=found, expected="a NumPy array of numbers", remedy=_GET_IT_AGAIN) from error
