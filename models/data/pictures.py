@@ -33,9 +33,8 @@ def video(path: Path, *, stride: int = 1) -> Iterator[Pixels]:
                 pixels = frame.to_ndarray(format=_format(frame.format.name))
                 yield pixels[..., None] if pixels.ndim == 2 else pixels
     except av.FFmpegError as error:
-        raise BadData(
-            path, found=f"data that does not decode ({error.strerror})", expected="a video", remedy=_CONVERT
-        ) from error
+        found = f"data that does not decode ({error.strerror})"
+        raise BadData(path, found=found, expected="a video", remedy=_CONVERT) from error
 
 
 def images(source: Source, *, stride: int = 1) -> Iterator[Pixels]:
@@ -59,9 +58,8 @@ def image(file: Path) -> Pixels:
                 raise BadData(file, found=f"an image of mode {picture.mode}", expected="RGB or grey", remedy=_CONVERT)
             pixels = np.asarray(picture.convert(_MODES[picture.mode]))
     except (UnidentifiedImageError, OSError) as error:
-        raise BadData(
-            file, found=f"data that does not decode ({error})", expected="an image", remedy=_CONVERT
-        ) from error
+        found = f"data that does not decode ({error})"
+        raise BadData(file, found=found, expected="an image", remedy=_CONVERT) from error
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 

@@ -65,16 +65,14 @@ def _nifti(path: Path) -> NDArray[Any]:
         nibabel: Any = importlib.import_module("nibabel")  # optional, and without types
     except ImportError as error:
         remedy = "pip install 'gridit-serve[volumes]', or store it as a NumPy stack (.npy)"
-        raise BadData(
-            path, found="a NIfTI file and no nibabel", expected="nibabel to read it", remedy=remedy
-        ) from error
+        found = "a NIfTI file and no nibabel"
+        raise BadData(path, found=found, expected="nibabel to read it", remedy=remedy) from error
     broken = (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError)
     try:
         values: NDArray[Any] = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
     except broken as error:
-        raise BadData(
-            path, found=f"data that does not read ({error})", expected="NIfTI", remedy=_GET_IT_AGAIN
-        ) from error
+        found = f"data that does not read ({error})"
+        raise BadData(path, found=found, expected="NIfTI", remedy=_GET_IT_AGAIN) from error
     if values.ndim != 3:
         raise BadData(path, found=f"shape {values.shape}", expected="3 dimensions", remedy="cut it into such volumes")
     # Axes point right, to the front and up; slices are wanted as (up, front to back, right to left).

@@ -114,7 +114,7 @@ def test_slices_of_nifti_look_as_radiologists_see_them(tmp_path: Path) -> None:
     values[0, 5, 2] = 60_000  # the patient's right, front, top
     nibabel.save(nibabel.Nifti1Image(values, np.diag([-1.0, 1.0, 1.0, 1.0])), tmp_path / "a.nii.gz")
     (slices,) = decoded(tmp_path)
-    assert (slices.shape, slices.dtype) == ((3, 6, 6, 1), np.uint16)
+    assert (slices.shape, slices.dtype.name) == ((3, 6, 6, 1), "uint16")
     assert np.argwhere(slices[..., 0]).tolist() == [[2, 0, 0]], "the top slice, at its top left"
 
 
@@ -158,7 +158,7 @@ def test_a_size_that_changes_midway_is_told_with_its_place(tmp_path: Path) -> No
         list(pictures.video(tmp_path / "both.mpg"))
     write_images(tmp_path / "a", moving(2))
     write_images(tmp_path / "a", moving(1, height=12), names="large{}.png")
-    with pytest.raises(BadData, match=r"large0\.png: found|frame0\.png: found 32 x 24"):
+    with pytest.raises(BadData, match=r"large0\.png: found 32 x 12 pixels of 3 channels"):
         list(pictures.images(survey(tmp_path).every[0]))
 
 

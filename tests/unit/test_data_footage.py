@@ -69,15 +69,11 @@ def test_equal_frames_are_the_same_content_wherever_they_lie(wanted: Wanted, tmp
 
 def test_sequences_are_cut_into_clips(wanted: Wanted, tmp_path: Path) -> None:
     footage, _ = decode(replace(wanted, reading=Reading(clip_frames=4)), tmp_path / "cache")
-    assert footage.clips == ((range(4), range(6, 10), range(10, 14)), (range(15, 19),)), (
-        "what is left over is too short"
-    )
+    assert footage.clips == ((range(4), range(6, 10), range(10, 14)), (range(15, 19),)), "the rest is too short"
 
 
 def test_a_sequence_that_is_too_short_is_named_and_nothing_is_kept(wanted: Wanted, tmp_path: Path) -> None:
-    message = (
-        r"c: found 3 frames at a stride of 2, expected at least 4; remove it, or take a smaller --stride or --grid"
-    )
+    message = r"c: found 3 frames at a stride of 2, expected at least 4; remove it, or take a smaller --stride"
     with pytest.raises(BadData, match=message):
         decode(replace(wanted, reading=Reading(stride=2), shortest=4, folder=_only_dog(wanted)), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -102,9 +98,7 @@ def test_kept_frames_that_were_cut_off_are_noticed(wanted: Wanted, tmp_path: Pat
     (kept,) = (tmp_path / "cache").iterdir()
     with (kept / "frames-8.raw").open("r+b") as file:
         file.truncate(100)
-    with pytest.raises(
-        BadData, match=r"frames-8\.raw: found 100 bytes, expected 3840 bytes; remove .* and start again"
-    ):
+    with pytest.raises(BadData, match=r"frames-8\.raw: found 100 bytes, expected 3840 bytes; remove "):
         decode(wanted, tmp_path / "cache")
     with pytest.raises(BadData, match=r"found no decoded frames of this run, expected 0000.*--data"):
         reopen("0" * 64, tmp_path / "cache")
