@@ -118,6 +118,7 @@ def write(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside, old = (path.with_name(f".{path.name}.{kind}.{os.getpid()}") for kind in ("new", "old"))
+    _sweep(path)
     try:
         aside.mkdir()
         digests = {stage: _write_net(aside / net.file, nets[stage], dtype=dtype) for stage, net in spec.nets.items()}
@@ -143,6 +144,24 @@ def annotate(bundle: Bundle, *, gate: Mapping[str, object]) -> Bundle:
     spec = bundle.spec.model_copy(update={"gate": dict(gate)})
     _write_spec(bundle.path, spec)
     return Bundle(bundle.path, spec, bundle.hash)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of this bundle left that were killed."""
+    for left in path.parent.glob(f".{path.name}.new.*"):
+        writer = left.name.rpartition(".")[2]
+        if writer.isdecimal() and not _alive(int(writer)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is there, but another user's
+    return True
 
 
 def _read(path: Path) -> tuple[BundleSpec, str]:

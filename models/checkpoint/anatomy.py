@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from models import presets
@@ -73,8 +74,6 @@ class Told:
     prediction: Prediction = Prediction.EPSILON
     schedule: ScheduleName = ScheduleName.LINEAR
     heads: int | None = None
-    channels: int | None = None
-    """Of the autoencoder's latents, where there is one."""
 
 
 def read(checkpoint: Checkpoint) -> Anatomy:
@@ -104,23 +103,27 @@ def read(checkpoint: Checkpoint) -> Anatomy:
 def net_spec(checkpoint: Checkpoint, *, anatomy: Anatomy, told: Told, stage: Stage) -> NetSpec:
     """The spec of a net for a stage; its digest is that of no file yet. Every tensor is checked against it."""
     drawn = anatomy.seen if stage is Stage.COARSE else anatomy.seen // 2
-    spec = NetSpec(
-        file=f"{stage}.safetensors",
-        sha256=_NO_FILE_YET,
-        input_size=anatomy.size,
-        patch=anatomy.patch,
-        in_channels=anatomy.seen,
-        out_channels=anatomy.answered,
-        width=anatomy.width,
-        depth=anatomy.depth,
-        heads=_heads(checkpoint, anatomy, told.heads),
-        classes=anatomy.classes,
-        prediction=told.prediction,
-        learned_variance=_learned_variance(checkpoint, anatomy, drawn),
-        schedule=told.schedule,
-        time_scale=presets.time_scale(told.schedule),
-        dialect=checkpoint.dialect,
-    )
+    try:
+        spec = NetSpec(
+            file=f"{stage}.safetensors",
+            sha256=_NO_FILE_YET,
+            input_size=anatomy.size,
+            patch=anatomy.patch,
+            in_channels=anatomy.seen,
+            out_channels=anatomy.answered,
+            width=anatomy.width,
+            depth=anatomy.depth,
+            heads=_heads(checkpoint, anatomy, told.heads),
+            classes=anatomy.classes,
+            prediction=told.prediction,
+            learned_variance=_learned_variance(checkpoint, anatomy, drawn),
+            schedule=told.schedule,
+            time_scale=presets.time_scale(told.schedule),
+            dialect=checkpoint.dialect,
+        )
+    except ValidationError as error:
+        remedy = "check which file it is"
+        raise CheckpointError.of(error, where=checkpoint.name, expected="a DiT of usual size", remedy=remedy) from error
     _check(checkpoint, spec)
     return spec
 

@@ -44,8 +44,9 @@ def import_(
     ] = "stored",
 ) -> None:
     """Make a bundle from published weights: a torch pickle, safetensors, or a folder by diffusers."""
-    from models.checkpoint import importing, inspection
-    from models.checkpoint.importing import Sources, Wishes
+    from models.checkpoint import assembly, importing, inspection
+    from models.checkpoint.assembly import Wishes
+    from models.checkpoint.importing import Sources
     from models.checkpoint.layout import Part
     from models.checkpoint.places import Wanted
     from models.engines import Precision
@@ -66,12 +67,12 @@ def import_(
         schedule=ScheduleName(schedule or ("flow" if prediction == "flow" else "linear")),
         latent_scale=latent_scale,
         classes=classes,
-        dtype=None if dtype == "stored" else Precision(dtype).dtype,
     )
+    stored = None if dtype == "stored" else Precision(dtype).dtype
     with console.status(f"importing {source}"):
-        made = importing.import_bundle(sources, to, wishes=wishes)
+        made = importing.import_bundle(sources, to, wishes=wishes, dtype=stored)
     Console().print(*inspection.show_bundle(made))
-    if importing.UNKNOWN_LICENSE in made.spec.license:
+    if assembly.UNKNOWN_LICENSE in made.spec.license:
         console.print("Nothing says under which licence these weights may be used: ask their author, and --license.")
 
 
@@ -83,7 +84,7 @@ def inspect(
 ) -> None:
     """Check a bundle, and print what is in it."""
     from models import bundle as bundles
-    from models.checkpoint import importing, inspection
+    from models.checkpoint import inspection, parts
     from models.checkpoint.hub import Hub
     from models.checkpoint.places import Wanted
 
@@ -92,7 +93,7 @@ def inspect(
         bundle = bundles.load(Path(source))
         facts, shown = inspection.bundle_facts(bundle), inspection.show_bundle(bundle)
     else:
-        net = importing.find_net(Wanted(source), hub=Hub())
+        net = parts.find_net(Wanted(source), hub=Hub())
         facts, shown = inspection.net_facts(net), inspection.show_net(net)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 
 class CheckpointError(ValueError):
     """A source of weights cannot be used."""
 
     def __init__(self, where: str, *, found: str, expected: str, remedy: str) -> None:
         super().__init__(f"{where}: found {found}, expected {expected}; {remedy}")
+
+    @classmethod
+    def of(cls, error: ValidationError, *, where: str, expected: str, remedy: str) -> CheckpointError:
+        """What pydantic found wrong with values that were put together here."""
+        each = [
+            f"{'.'.join(map(str, one['loc']))} {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
+        ]
+        return cls(where, found="; ".join(text.strip() for text in each), expected=expected, remedy=remedy)
 
 
 class PickleRefused(CheckpointError):

@@ -17,8 +17,6 @@ from models.checkpoint.errors import HubError
 KNOWN_FILES = {"snehalstomar/GriDiT": "GriDiT_stage1_sky_ckpt.pt"}
 """What is meant where a repository is named and no file."""
 
-TIMEOUT_SECONDS = 10.0
-
 
 @dataclass(frozen=True, slots=True)
 class Hub:
@@ -26,6 +24,8 @@ class Hub:
 
     endpoint: str | None = None
     cache: Path | None = None
+    timeout_seconds: float = 10.0
+    """For the first answer."""
 
     @staticmethod
     def known_file(repository: str) -> str | None:
@@ -40,7 +40,7 @@ class Hub:
             return tuple(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
         api = library.HfApi(endpoint=self.endpoint)
         try:
-            info = api.model_info(repository, revision=revision, timeout=TIMEOUT_SECONDS)
+            info = api.model_info(repository, revision=revision, timeout=self.timeout_seconds)
         except Exception as error:
             raise _explained(library, repository, revision, error) from error
         return tuple(str(file.rfilename) for file in info.siblings or ())

@@ -16,7 +16,7 @@ from models import presets
 from models.bundle import Bundle
 from models.checkpoint import tables
 from models.checkpoint.anatomy import TABLE
-from models.checkpoint.importing import Net
+from models.checkpoint.parts import Net
 from models.spec import BundleSpec, Stage
 
 _SHOWN_CLASSES = 6

@@ -6,6 +6,7 @@ or in the folder of a pipeline. A folder with several checkpoints is not guessed
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +19,7 @@ PIPELINE = "model_index.json"
 
 _SINGLE = (".safetensors", *pickles.SUFFIXES)
 _DIFFUSERS = "diffusion_pytorch_model"
+_SAVED = re.compile(rf"{_DIFFUSERS}(?P<variant>\.\w+)?(-\d+-of-\d+)?(?P<suffix>\.safetensors|\.bin)")
 
 
 class Part(StrEnum):
@@ -47,16 +49,16 @@ class Layout:
 def choose(where: str, names: Collection[str], *, part: Part, file: str | None = None) -> Layout:
     """The layout of a folder with these names; `file` settles which weights are meant."""
     beside = tuple(name for name in (CARD, PIPELINE) if name in names)
-    if file is not None:
-        if file not in names:
-            raise _not_there(where, names, found=f"no file {file!r}")
-        return Layout((file,), beside=beside)
+    if file is not None and file not in names:
+        raise _not_there(where, names, found=f"no file {file!r}")
     for folder in ("", f"{part.value}/"):
-        weights = _diffusers_weights(names, folder)
+        weights = _diffusers_weights(names if file is None else (file,), folder)
         if weights and f"{folder}config.json" in names:
             return Layout(weights, config=f"{folder}config.json", beside=beside)
     if part is Part.AUTOENCODER:
         raise _no_autoencoder(where)
+    if file is not None:
+        return Layout((file,), beside=beside)
     single = _checkpoints(names)
     if len(single) != 1:
         raise _not_there(where, names, found=f"{len(single)} checkpoints" if single else "no checkpoint")
@@ -64,14 +66,13 @@ def choose(where: str, names: Collection[str], *, part: Part, file: str | None =
 
 
 def _diffusers_weights(names: Collection[str], folder: str) -> tuple[str, ...]:
-    """The best of the forms that diffusers saves: safetensors before pickles, one file before shards."""
-    for suffix in (".safetensors", ".bin"):
-        if f"{folder}{_DIFFUSERS}{suffix}" in names:
-            return (f"{folder}{_DIFFUSERS}{suffix}",)
-        shards = [name for name in names if name.startswith(f"{folder}{_DIFFUSERS}-") and name.endswith(suffix)]
-        if shards:
-            return tuple(sorted(shards))
-    return ()
+    """One file, or the shards of one: safetensors before pickles, full precision before a variant."""
+    forms: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(names):
+        if (match := _SAVED.fullmatch(name.removeprefix(folder))) and name.startswith(folder):
+            forms.setdefault((match["suffix"], match["variant"] or ""), []).append(name)
+    best = min(forms, key=lambda form: (form[0] != ".safetensors", form[1]), default=None)
+    return tuple(forms[best]) if best else ()
 
 
 def _checkpoints(names: Collection[str]) -> list[str]:

@@ -77,10 +77,8 @@ def find(wanted: Wanted, *, hub: Hub) -> Place:
 
 def _local(path: Path, wanted: Wanted) -> Place:
     if path.is_file():
-        beside = path.parent / "config.json"
-        if not (path.name.startswith("diffusion_pytorch_model") and beside.is_file()):
-            return Place(path.parent, Layout((path.name,)), path.name)
-        path = path.parent
+        names = [file.name for file in path.parent.iterdir()] if path.name.startswith("diffusion_") else [path.name]
+        return Place(path.parent, layout.choose(path.name, names, part=wanted.part, file=path.name), path.name)
     names = [file.relative_to(path).as_posix() for level in ("*", "*/*") for file in path.glob(level) if file.is_file()]
     chosen = layout.choose(path.name, names, part=wanted.part, file=wanted.file)
     return Place(path, chosen, path.resolve().name)
@@ -88,8 +86,9 @@ def _local(path: Path, wanted: Wanted) -> Place:
 
 def _remote(repository: str, wanted: Wanted, *, hub: Hub) -> Place:
     names = hub.names(repository, revision=wanted.revision)
-    file = wanted.file or hub.known_file(repository)
-    chosen = layout.choose(repository, names, part=wanted.part, file=file if wanted.part is Part.NET else wanted.file)
+    known = hub.known_file(repository)
+    file = wanted.file or (known if known in names else None)
+    chosen = layout.choose(repository, names, part=wanted.part, file=file)
     folder = hub.fetch(repository, chosen.names, revision=wanted.revision)
     return Place(folder, chosen, repository, revision=folder.name)
 

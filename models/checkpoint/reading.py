@@ -6,7 +6,6 @@ are taken.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models import presets
 from models.checkpoint import pickles, transformer2d
 from models.checkpoint.errors import CheckpointError
 from models.checkpoint.layout import PIPELINE
@@ -50,10 +48,10 @@ def checkpoint(place: Place) -> Checkpoint:
         return _by_diffusers(place)
     (file,) = place.files
     if file.suffix == ".safetensors":
-        tensors, said = safetensors(file)
+        state, said = safetensors(file)
         return Checkpoint(
             place.name,
-            _plain(file.name, tensors),
+            _plain(file.name, state),
             form="safetensors",
             heads=_number(file.name, said, "heads"),
             grid=_number(file.name, said, "grid"),
@@ -97,12 +95,10 @@ def _by_torch(place: Place, file: Path) -> Checkpoint:
     key = next((key for key in _INSIDE if isinstance(content.get(key), Mapping)), None)
     state = content if key is None else content[key]
     assert isinstance(state, Mapping)
-    size = _preset(content.get("args"))
     return Checkpoint(
         place.name,
         _plain(file.name, state),
         form="pickle" if key is None else f"pickle, {key!r} of {', '.join(sorted(content))}",
-        heads=size.heads if size else None,
     )
 
 
@@ -127,15 +123,6 @@ def _pipeline_classes(place: Place) -> tuple[str, ...]:
     if not isinstance(labels, dict):
         return ()
     return tuple(str(labels[key]).split(",")[0].strip() for key in sorted(labels, key=int))
-
-
-def _preset(args: object) -> presets.Size | None:
-    """The size that a training script was called with."""
-    name = getattr(args, "model", None) if isinstance(args, argparse.Namespace) else None
-    try:
-        return presets.parse(str(name))[0]
-    except presets.UnknownPreset:
-        return None
 
 
 def _plain(where: str, state: Mapping[str, object]) -> dict[str, Tensor]:
