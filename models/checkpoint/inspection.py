@@ -110,7 +110,7 @@ def _net_facts(bundle: Bundle, stage: Stage) -> dict[str, object]:
         "tensors": len(shapes),
         "stored": stored,
         "bytes": file.stat().st_size,
-        "positional_table": str(tables.kind(_table(file))),
+        "positional_table": str(tables.kind(_positions(file))),
         "source": bundle.spec.source.get(stage.value, {}),
     }
 
@@ -137,7 +137,7 @@ def _nets_table(facts: Mapping[str, object]) -> Table:
     columns = {stage: _net_rows(net) for stage, net in nets.items()}
     if isinstance(vae := facts["autoencoder"], dict):
         columns["autoencoder"] = _autoencoder_rows(vae)
-    table = Table("", *columns, title="Nets", title_justify="left")
+    table = _table("Nets", "", *columns)
     for row in dict.fromkeys(row for rows in columns.values() for row in rows):
         table.add_row(row, *(rows.get(row, "") for rows in columns.values()))
     return table
@@ -191,7 +191,7 @@ def _gate(spec: BundleSpec) -> Iterator[RenderableType]:
     if not isinstance(classes, dict) or not isinstance(columns, list):
         yield title
         return
-    table = Table("class", "figure", *map(str, columns), title=title, title_justify="left")
+    table = _table(title, "class", "figure", *map(str, columns))
     for name, figures in classes.items():
         for figure, values in figures.items() if isinstance(figures, dict) else ():
             table.add_row(str(name), str(figure), *map(_text, values if isinstance(values, list) else [values]))
@@ -199,9 +199,18 @@ def _gate(spec: BundleSpec) -> Iterator[RenderableType]:
 
 
 def _pairs(rows: Mapping[str, str], *, title: str) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = _table(title, "", "")
+    table.show_header = False
     for name, value in rows.items():
         table.add_row(name, value)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    """Where the terminal is narrow, words are broken rather than lost."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     return table
 
 
@@ -213,7 +222,7 @@ def _stored(file: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
         return {key: tuple(one.get_shape()) for key, one in slices.items()}, types
 
 
-def _table(file: Path) -> Tensor:
+def _positions(file: Path) -> Tensor:
     with safe_open(file, framework="pt") as stored:
         table: Tensor = stored.get_tensor(TABLE)
         return table[0]
