@@ -17,6 +17,9 @@ from models.engines import Precision
 from models.presets import time_scale
 from models.spec import KnownRows, NetSpec, Prediction, ScheduleName, Stage
 
+SMALLEST_DEGRADED = 8
+"""Smallest frame that the widest blur can be mirrored in."""
+
 _NOT_WRITTEN_YET = "0" * 64
 
 
@@ -181,6 +184,9 @@ class Recipe(BaseModel):
             raise ValueError(f"learned_variance with schedule {self.schedule}: only with {ScheduleName.LINEAR}")
         if self.stage is Stage.COARSE and self.predicted is Prediction.RESIDUAL:
             raise ValueError("prediction residual for the coarse net: only the refine net has what it is added to")
+        if self.degradation is Degradation.PUBLISHED and self.refined_size < SMALLEST_DEGRADED:
+            limit = f"at least {SMALLEST_DEGRADED} with the published degradation"
+            raise ValueError(f"refined_size {self.refined_size}: {limit}, whose blur is that wide")
         if self.shards * self.accumulate > self.batch:
             parts = f"{self.shards} shards x {self.accumulate} rounds"
             raise ValueError(f"batch {self.batch} has fewer rows than {parts}: take a larger batch")
