@@ -66,6 +66,7 @@ def sample(
     spacing: Annotated[str | None, typer.Option(help="linear, trailing or log_snr.")] = None,
     mode: Annotated[Literal["sound", "official"], typer.Option(help="official: as the published code does.")] = "sound",
     slow_motion: Annotated[int, typer.Option(min=1, help="Draw so many frames where there was one.")] = 1,
+    cache: Annotated[int, typer.Option(min=1, help="Compute the nets' deep features at every n-th step only.")] = 1,
     reference: Annotated[
         Path | None, typer.Option(help="Go on from your own frames: a picture, a video or a folder of pictures.")
     ] = None,
@@ -91,6 +92,7 @@ def sample(
         "sampler": sampler,
         "spacing": spacing,
         "slow_motion": slow_motion,
+        "cache": cache,
         "reference_frames": None if given is None else len(given),
     }
     request = drawing.request(loaded.spec, seed=seed, class_name=label, wishes=wishes, mode=Mode(mode))

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from models.engines import Engine, Rows
+from models.engines import CachingEngine, Engine, Rows
 from models.nn.dit import DiT
 from models.spec import Codec, Stage
-from models.units.asking import Evaluate
+from models.units.asking import Evaluate, Memory, Reuse
 
 Key = tuple[float, int]
 """(time of the schedule, label)."""
@@ -35,6 +36,10 @@ class Answering(Protocol):
     @property
     def largest(self) -> int:
         """Most rows of one call."""
+
+    @property
+    def caches(self) -> bool:
+        """Whether it can reuse deep features."""
 
     def bucket(self, rows: int) -> int:
         """Rows that `rows` are padded to; they are at most `largest`."""
@@ -72,17 +77,49 @@ class Evaluator:
         """The smallest bucket that holds `rows`, which is at most `largest`."""
         return next(size for size in self.engine.buckets if size >= rows)
 
+    @property
+    def caches(self) -> bool:
+        """Whether the engine can reuse deep features."""
+        return isinstance(self.engine, CachingEngine)
+
     def __call__(self, parts: Sequence[Evaluate]) -> tuple[Tensor, ...]:
-        """Run the rows of all parts, at most `largest` together: an output (n, out, S, S) for each part."""
+        """Run the rows of all parts, at most `largest` together: an output (n, out, S, S) for each part.
+
+        Parts that take features and parts that compute them are two runs.
+        """
+        taking = [place for place, part in enumerate(parts) if part.reuse is Reuse.TAKE]
+        computing = [place for place, part in enumerate(parts) if part.reuse is not Reuse.TAKE]
+        answers: dict[int, Tensor] = {}
+        for places in (computing, taking):
+            if places:
+                chosen = [parts[place] for place in places]
+                out = self._run(chosen)
+                answers.update(zip(places, torch.split(out, [len(part.times) for part in chosen]), strict=True))
+        return tuple(answers[place] for place in range(len(parts)))
+
+    def _run(self, parts: Sequence[Evaluate]) -> Tensor:
+        """Parts that all take features, or none of which does: their outputs in one tensor that is the caller's."""
         x = torch.cat([part.x for part in parts]).to(self.engine.device)
         times = [time for part in parts for time in part.times]
         labels = [label for part in parts for label in part.labels]
         padding = self.bucket(len(x)) - len(x)
-        if padding:
-            x = torch.cat([x, x[-1:].expand(padding, -1, -1, -1)])
         times, labels = times + times[-1:] * padding, labels + labels[-1:] * padding
-        out = self.engine.run(Rows(x, self._modulation.gather(times, labels)))[: len(x) - padding].clone()
-        return torch.split(out, [len(part.times) for part in parts])
+        rows = Rows(_padded(x, padding), self._modulation.gather(times, labels))
+        return self._answer(parts, rows, padding)[: len(x)].clone()
+
+    def _answer(self, parts: Sequence[Evaluate], rows: Rows, padding: int) -> Tensor:
+        if all(part.reuse is Reuse.NO for part in parts):
+            return self.engine.run(rows)
+        assert isinstance(self.engine, CachingEngine), "a job that reuses features is not admitted elsewhere"
+        kept = [(part, part.first + row) for part in parts for row in range(len(part.times))]
+        if parts[0].reuse is Reuse.TAKE:
+            deep = torch.stack([_memory(part).rows[place] for part, place in kept])
+            return self.engine.run_reusing(rows, _padded(deep, padding))
+        out, deep = self.engine.run_keeping(rows)
+        for (part, place), features in zip(kept, deep.clone(), strict=False):
+            if part.reuse is Reuse.KEEP:
+                _memory(part).rows[place] = features
+        return out
 
     def close(self) -> None:
         """Close the engine."""
@@ -93,6 +130,8 @@ class CodecEvaluator:
     """One half of an autoencoder, in float32, a row at a time: a convolution's bits may depend on its batch."""
 
     largest = 1
+    caches = True
+    """It has none to compute twice."""
 
     def __init__(self, half: nn.Module, *, device: torch.device) -> None:
         """Take the half over: it is moved to `device`."""
@@ -116,7 +155,23 @@ class CodecEvaluator:
 
 def take(evaluation: Evaluate, rows: slice) -> Evaluate:
     """Some rows of an evaluation."""
-    return Evaluate(evaluation.net, evaluation.x[rows], evaluation.times[rows], evaluation.labels[rows])
+    return replace(
+        evaluation,
+        x=evaluation.x[rows],
+        times=evaluation.times[rows],
+        labels=evaluation.labels[rows],
+        first=evaluation.first + rows.start,
+    )
+
+
+def _padded(rows: Tensor, padding: int) -> Tensor:
+    """The last row once more, `padding` times."""
+    return torch.cat([rows, rows[-1:].expand(padding, *rows.shape[1:])]) if padding else rows
+
+
+def _memory(part: Evaluate) -> Memory:
+    assert part.memory is not None, "features are kept somewhere"
+    return part.memory
 
 
 class ModulationTable:

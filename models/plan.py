@@ -50,6 +50,8 @@ class Request:
     spacing: Spacing = Spacing.LINEAR
     slow_motion: int = 1
     """m: the motion is drawn at full speed, then m - 1 frames between each two of its frames."""
+    cache: int = 1
+    """n: deep features of the nets are computed at every n-th step and reused in between."""
     reference_frames: int = 0
     """How many of the first frames are the user's own; they come as the result `REFERENCE`."""
 

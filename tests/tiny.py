@@ -28,7 +28,7 @@ def tiny_net(*, stage: Stage, prediction: Prediction = Prediction.X) -> NetSpec:
         in_channels=3 if coarse else 6,
         out_channels=3,
         width=32,
-        depth=2,
+        depth=3,
         heads=2,
         classes=len(CLASSES),
         prediction=prediction,
@@ -54,7 +54,7 @@ def tiny_spec(
         known_rows=known_rows,
         overlap_rows=overlap_rows,
         nets={stage: tiny_net(stage=stage, prediction=prediction) for stage, prediction in predictions.items()},
-        samplers=("euler", "heun"),
+        samplers=samplers.names(),
         defaults=Defaults(num_frames=20, fps=8, sampler="euler", coarse_steps=3, refine_steps=2, guidance_scale=1.5),
         limits=Limits(num_frames=256, steps=50, guidance_scale=10),
     )

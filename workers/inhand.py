@@ -117,6 +117,7 @@ def request_of(spec: contract.JobSpec, bundle: Bundle) -> Request:
         mode=Mode(spec.mode.value),
         spacing=Spacing(spec.spacing),
         slow_motion=spec.slow_motion,
+        cache=spec.cache,
         reference_frames=spec.reference_frames,
         last=Stage.REFINE if spec.stages is contract.Stage.REFINED else Stage.COARSE,
     )

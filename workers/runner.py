@@ -48,7 +48,7 @@ class Runner:
         """What is served, and by which engines; the first bundle is the default model."""
         default = next(iter(self._bundles))
         return tuple(
-            _entry(bundle, _engines_of(bundle, self._engines), default=default)
+            _entry(bundle, _engines_of(bundle, self._engines), default=default).evolve(caches=self._caches(bundle))
             for name, bundle in self._bundles.items()
         )
 
@@ -86,6 +86,9 @@ class Runner:
         self._jobs.clear()
         for net in self._nets.values():
             net.close()
+
+    def _caches(self, bundle: Bundle) -> bool:
+        return all(self._nets[Net(bundle.spec.name, stage)].caches for stage in bundle.spec.stages)
 
     def _waiting(self) -> list[Waiting]:
         alone = next((run for run in self._jobs.values() if run.alone is RunAlone.UNTIL_UNIT), None)

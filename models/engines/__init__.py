@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch as pytorch  # in this package the plain name is our own engine's module
 from torch import Tensor
@@ -64,6 +64,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the device's memory back; repeat-safe."""
+
+
+@runtime_checkable
+class CachingEngine(Engine, Protocol):
+    """An engine that can leave out a net's deep blocks and add what they added at an earlier step."""
+
+    def run_keeping(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        """As `run`, and what the deep blocks added: (n, T, D); both valid until the next run."""
+
+    def run_reusing(self, batch: Rows, deep: Tensor) -> Tensor:
+        """As `run`, with what the deep blocks added before."""
 
 
 class EngineUnavailable(RuntimeError):

@@ -33,17 +33,33 @@ class TorchEngine:
     @torch.inference_mode()
     def run(self, batch: Rows) -> Tensor:
         """One forward pass of the part of the net that follows the modulation."""
+        return self._open.denoise(*self._cast(batch)).float()
+
+    @torch.inference_mode()
+    def run_keeping(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        """The same, and what the deep blocks added."""
+        out, deep = self._open.denoise_keeping(*self._cast(batch))
+        return out.float(), deep
+
+    @torch.inference_mode()
+    def run_reusing(self, batch: Rows, deep: Tensor) -> Tensor:
+        """The same without the deep blocks."""
+        return self._open.denoise_reusing(*self._cast(batch), deep).float()
+
+    @property
+    def _open(self) -> DiT:
         assert self._net is not None, "the engine is closed"
-        dtype = self.precision.dtype
-        return self._net.denoise(batch.x.to(dtype), batch.modulation.to(dtype)).float()
+        return self._net
+
+    def _cast(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        return batch.x.to(self.precision.dtype), batch.modulation.to(self.precision.dtype)
 
     def close(self) -> None:
         """Let the weights go."""
         self._net = None
 
     def _zeros(self, rows: int) -> Rows:
-        assert self._net is not None
-        spec = self._net.spec
+        spec = self._open.spec
         x = torch.zeros(rows, spec.in_channels, spec.input_size, spec.input_size, device=self.device)
         return Rows(x, torch.zeros(rows, 6 * spec.depth + 2, spec.width, device=self.device))
 

@@ -54,9 +54,37 @@ class DiT(nn.Module):
 
     def denoise(self, x: Tensor, modulation: Tensor) -> Tensor:
         """(B, C, S, S) and adaLN rows (B, 6*depth + 2, D) -> (B, out_channels, S, S)."""
-        tokens = self.x_embedder(x) + self.pos_embed
-        for index, block in enumerate(self.blocks):
-            tokens = block(tokens, modulation[:, 6 * index : 6 * index + 6])
+        return self._drawn(self._through(range(self.spec.depth), self._embedded(x), modulation), modulation)
+
+    def denoise_keeping(self, x: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and what the deep blocks (all but the first and the last) added to the tokens: (B, T, D)."""
+        shallow = self._through(range(1), self._embedded(x), modulation)
+        deep = self._through(self._deep, shallow, modulation)
+        return self._drawn(self._through(self._last, deep, modulation), modulation), deep - shallow
+
+    def denoise_reusing(self, x: Tensor, modulation: Tensor, deep: Tensor) -> Tensor:
+        """The same with what the deep blocks added at another time, instead of running them."""
+        tokens = self._through(range(1), self._embedded(x), modulation) + deep
+        return self._drawn(self._through(self._last, tokens, modulation), modulation)
+
+    @property
+    def _deep(self) -> range:
+        return range(1, self.spec.depth - 1)
+
+    @property
+    def _last(self) -> range:
+        return range(max(1, self.spec.depth - 1), self.spec.depth)
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.x_embedder(x) + self.pos_embed
+        return tokens
+
+    def _through(self, which: range, tokens: Tensor, modulation: Tensor) -> Tensor:
+        for index in which:
+            tokens = self.blocks[index](tokens, modulation[:, 6 * index : 6 * index + 6])
+        return tokens
+
+    def _drawn(self, tokens: Tensor, modulation: Tensor) -> Tensor:
         patches = self.final_layer(tokens, modulation[:, -2:])
         return unpatchify(patches, patch=self.spec.patch, channels=self.spec.out_channels)
 

@@ -7,7 +7,8 @@ stands for: guidance where it does something, the net's kind of prediction, its 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import torch
 from torch import Tensor
@@ -22,6 +23,23 @@ GUIDED_AS_RELEASED = 3
 """Output channels that the released loop guides, whatever the number of latent channels."""
 
 
+class Reuse(StrEnum):
+    """Whether a net's deep features are computed or taken from an earlier step of the same rows."""
+
+    NO = "no"
+    KEEP = "keep"
+    """Compute and keep them."""
+    TAKE = "take"
+    """Take those that were kept last."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """The deep features of one unit's rows, on the device; written and read by whoever answers."""
+
+    rows: dict[int, Tensor] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluate:
     """n rows of one net, each at its own time and label."""
@@ -32,6 +50,11 @@ class Evaluate:
     times: tuple[float, ...]
     """Times of the schedule, one a row; of no meaning to an autoencoder."""
     labels: tuple[int, ...]
+    reuse: Reuse = Reuse.NO
+    memory: Memory | None = None
+    """Where features are kept; there is one wherever `reuse` is not NO."""
+    first: int = 0
+    """Place of the first row in the memory."""
 
 
 UnitRun = Generator[Evaluate, Tensor, Tensor]
@@ -50,10 +73,11 @@ class Asker:
     request: Request
     condition: Tensor | None = None
     """(n, C, S, S): what a refine net sees beside the noisy image; for residual predictions also what is added to."""
+    memory: Memory = field(default_factory=Memory)
 
-    def estimate(self, x: Tensor, level: Level) -> Estimating:
-        """The clean images that rows (n, C, S, S) at one level stand for."""
-        out = yield from self._output(x, level)
+    def estimate(self, x: Tensor, level: Level, query: int = 0) -> Estimating:
+        """The clean images that rows (n, C, S, S) at one level stand for; `query` counts those of a sampling."""
+        out = yield from self._output(x, level, self._reuse(query))
         channels = x.shape[1]
         clean = denoised(self.net.prediction, x, out[:, :channels], level)
         if self.net.prediction is Prediction.RESIDUAL:
@@ -61,20 +85,29 @@ class Asker:
             clean = clean + self.condition
         return Estimate(clean, out[:, channels:] if self.net.learned_variance else None)
 
-    def _output(self, x: Tensor, level: Level) -> Generator[Evaluate, Tensor, Tensor]:
+    def _output(self, x: Tensor, level: Level, reuse: Reuse) -> Generator[Evaluate, Tensor, Tensor]:
         """The net's output, guided where both labels would not give the same."""
         rows, null = len(x), self.net.classes
         label = null if self.request.label is None or not self.net.classes else self.request.label
         seen = x if self.condition is None else torch.cat([x, self.condition], dim=1)
         if not self._guides(label):
-            out = yield Evaluate(self.stage, seen, (level.time,) * rows, (label,) * rows)
+            out = yield Evaluate(self.stage, seen, (level.time,) * rows, (label,) * rows, reuse, self.memory)
             return out
         both = torch.cat([seen, seen])
-        out = yield Evaluate(self.stage, both, (level.time,) * 2 * rows, (label,) * rows + (null,) * rows)
+        labels = (label,) * rows + (null,) * rows
+        out = yield Evaluate(self.stage, both, (level.time,) * 2 * rows, labels, reuse, self.memory)
         labelled, free = out[:rows], out[rows:]
         count = GUIDED_AS_RELEASED if self.request.mode is Mode.OFFICIAL else x.shape[1]
         guided = free[:, :count] + self.request.guidance_scale * (labelled[:, :count] - free[:, :count])
         return torch.cat([guided, labelled[:, count:]], dim=1)
+
+    def _reuse(self, query: int) -> Reuse:
+        """Every n-th query computes deep features; a sampling too short for two rounds computes them always."""
+        every = self.request.cache
+        steps = self.request.coarse_steps if self.stage is Stage.COARSE else self.request.refine_steps
+        if every == 1 or steps < 2 * every:
+            return Reuse.NO
+        return Reuse.TAKE if query % every else Reuse.KEEP
 
     def _guides(self, label: int) -> bool:
         """Sound refinement follows the coarse frame; the released loop guides both stages alike."""

@@ -42,5 +42,5 @@ def enlarge(low: Tensor, *, size: int) -> Tensor:
     return F.interpolate(low, size=size, mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
-def _answer(asker: Asker, query: Query, _count: int) -> Estimating:
-    return (yield from asker.estimate(query.x, query.level))
+def _answer(asker: Asker, query: Query, count: int) -> Estimating:
+    return (yield from asker.estimate(query.x, query.level, count))

@@ -54,9 +54,9 @@ def draw_grid(
 def _answer(asker: Asker, known: Known | None, query: Query, count: int) -> Estimating:
     """Estimate with the known cells in their places, before and after."""
     if known is None:
-        estimate = yield from asker.estimate(query.x, query.level)
+        estimate = yield from asker.estimate(query.x, query.level, count)
         return estimate
-    estimate = yield from asker.estimate(known.impose(query.x, query.level, count), query.level)
+    estimate = yield from asker.estimate(known.impose(query.x, query.level, count), query.level, count)
     return Estimate(known.restore(estimate.clean), estimate.variance)
 
 

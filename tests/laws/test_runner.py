@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import alone
+from models import alone, samplers
 from models.bundle import Bundle
 from models.engines import Precision, Rows
 from models.engines.torch import TorchEngine
 from models.evaluator import Answering, Evaluator
 from models.plan import UnitKind
-from models.spec import Stage
+from models.spec import Spacing, Stage
 from tests.tiny import CLASSES, tiny_bundle
 from workers.contracts import job as contract
 from workers.contracts.catalogue import EngineInfo
@@ -110,7 +110,10 @@ def some_specs(rng: random.Random, count: int) -> list[contract.JobSpec]:
             num_frames=rng.randint(1, 40),
             num_inference_steps=rng.randint(1, 5),
             refine_steps=rng.randint(1, 4),
-            sampler=rng.choice(["euler", "heun"]),
+            sampler=rng.choice(samplers.names()),
+            spacing=rng.choice(list(Spacing)),
+            slow_motion=rng.choice([1, 1, 2, 5]),
+            cache=rng.choice([1, 1, 2]),
             class_label=rng.choice([None, *CLASSES]),
             guidance_scale=rng.choice([1.0, 1.5, 3.0]),
             stages=rng.choice(["coarse", "refined"]),
@@ -155,7 +158,7 @@ def test_an_interrupted_job_goes_on_to_the_same_pixels(bundle: Bundle, oracle: O
     while len(results(before, "job")) < kept:
         before.extend(runner.tick())
     done = results(before, "job")
-    grids = {key: result for key, result in done.items() if key.startswith(UnitKind.COARSE)}
+    grids = {key: result for key, result in done.items() if not key.startswith(UnitKind.REFINE)}
     again = runner_for(bundle)
     again.admit(task("job", spec, finished=grids, done=frozenset(done)))
     after = results(run_to_end(again), "job")
