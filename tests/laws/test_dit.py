@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.engines import Precision, Rows
+from models.engines.torch import TorchEngine
 from models.nn.dit import DiT, sincos_2d
 from models.spec import NetSpec, Prediction, ScheduleName
 from tests.tiny import awake, tiny_spec
@@ -51,6 +53,24 @@ def test_xl_layout() -> None:
     assert len(state) == 291
     assert sum(tensor.numel() for tensor in state.values()) == pytest.approx(674.86e6, rel=1e-4)
     assert state["blocks.27.adaLN_modulation.1.weight"].shape == (6912, 1152)
+
+
+def test_xl_loads_strictly_and_runs_in_bfloat16() -> None:
+    """As published for 256 pixels: 675 million weights through the engine that serves them, two rows alike but one."""
+    spec = golden_spec(4).model_copy(update={"width": 1152, "depth": 28, "heads": 16, "input_size": 32})
+    with torch.device("meta"):
+        net = DiT(spec)
+    some = torch.randn(1 << 23, generator=torch.Generator().manual_seed(0)).mul_(0.02).bfloat16()
+    state = {key: some[: tensor.numel()].view(tensor.shape) for key, tensor in net.state_dict().items()}
+    net.load_state_dict(state, strict=True, assign=True)
+    with torch.inference_mode():
+        modulation = net.modulation(torch.tensor([500.0, 500.0])).float()
+    engine = TorchEngine(net, device=torch.device("cpu"), precision=Precision.BF16, buckets=(2,))
+    x = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+    out = engine.run(Rows(torch.cat([x, -x]), modulation))
+    assert (out.shape, out.dtype) == ((2, 8, 32, 32), torch.float32)
+    assert bool(out.isfinite().all())
+    assert not torch.equal(out[0], out[1])
 
 
 def test_positional_table_of_the_published_sr_net() -> None:
