@@ -15,7 +15,7 @@ from models.checkpoint.anatomy import Told
 from models.checkpoint.errors import CheckpointError
 from models.checkpoint.parts import Net, Vae
 from models.checkpoint.places import Place
-from models.spec import BundleSpec, Defaults, KnownRows, Limits, NetSpec, Prediction, ScheduleName, Stage
+from models.spec import BundleSpec, Defaults, KnownRows, Limits, NetSpec, Prediction, ScheduleName, Spacing, Stage
 
 PUBLISHED_GRID = 4
 OVERLAP_ROWS = 3
@@ -133,11 +133,13 @@ def _classes(nets: Mapping[Stage, Net], file: Path | None) -> tuple[str, ...]:
 
 
 def _defaults(specs: Mapping[Stage, NetSpec]) -> Defaults:
-    conditional = specs[Stage.COARSE].classes > 0
+    coarse = specs[Stage.COARSE]
+    conditional = coarse.classes > 0
     return Defaults(
         num_frames=64,
         fps=8,
         sampler="sde_dpmpp_2m",
+        spacing=Spacing.LOG_SNR if coarse.schedule is ScheduleName.LINEAR else Spacing.LINEAR,
         coarse_steps=25,
         refine_steps=25,
         guidance_scale=GUIDANCE if conditional else 1,

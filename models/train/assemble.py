@@ -8,7 +8,7 @@ from pathlib import Path
 from models import bundle as bundles
 from models import samplers
 from models.bundle import Bundle
-from models.spec import BundleSpec, Defaults, KnownRows, Limits, ScheduleName, Stage
+from models.spec import BundleSpec, Defaults, KnownRows, Limits, ScheduleName, Spacing, Stage
 from models.train.recipe import PRESETS, Recipe
 from models.train.run import Training
 
@@ -70,11 +70,21 @@ def _overlap(coarse: Recipe) -> int:
 def _defaults(coarse: Recipe, last: Recipe) -> Defaults:
     if coarse.name in PRESETS:
         return DEFAULTS
-    sampler = "dpmpp_2m" if _is_linear(coarse) else "euler"
+    if not _is_linear(coarse):
+        sampler, spacing = "euler", Spacing.LINEAR
+    else:  # known rows that are noised need a sampler that draws noise too, and both need these levels
+        replaced = coarse.known_rows is KnownRows.REPLACEMENT
+        sampler, spacing = "sde_dpmpp_2m" if replaced else "dpmpp_2m", Spacing.LOG_SNR
     guidance = DEFAULTS.guidance_scale if coarse.classes > 1 else 1.0
     few = 25 if _is_linear(last) else 4
     return DEFAULTS.model_copy(
-        update={"sampler": sampler, "coarse_steps": 25, "refine_steps": few, "guidance_scale": guidance}
+        update={
+            "sampler": sampler,
+            "spacing": spacing,
+            "coarse_steps": 25,
+            "refine_steps": few,
+            "guidance_scale": guidance,
+        }
     )
 
 
