@@ -112,7 +112,7 @@ class Procedural:
         for name, domain in chosen.items():
             if domain not in known:
                 needed = f"without a folder of real sequences it must be one of {', '.join(known)}"
-                remedy = f"name the folder (--reference), or a domain (--class-map {name}={known[0]})"
+                remedy = f"name the folder (--reference), or a domain (--class-map {name}=DOMAIN)"
                 raise BadReference(
                     f"for class {name!r}", found=f"no domain is called {domain!r}", needed=needed, remedy=remedy
                 )
@@ -246,4 +246,4 @@ def _check_size(spec: BundleSpec, sources: tuple[Source, ...], reading: Reading,
 def _as_bytes(frames: NDArray[Any]) -> Bytes:
     """(n, H, W, 1 or 3) of 8 or 16 bits -> (n, H, W, 3) uint8."""
     small = frames if frames.dtype == np.uint8 else np.rint(frames / 257.0).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(small, (*small.shape[:-1], 3)))
+    return np.array(np.broadcast_to(small, (*small.shape[:-1], 3)))  # a copy: what is mapped cannot be written to

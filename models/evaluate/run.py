@@ -7,7 +7,7 @@ is. The gate's figures are only comparable between runs of one size, which is wh
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -50,12 +50,9 @@ class Sample:
 
     def request(self, spec: BundleSpec, name: str, *, seed: int) -> Request:
         """One sequence of a class; `NotServed` names what the bundle does not do."""
-        if self.mode not in spec.modes:
-            raise NotServed("mode", self.mode.value, f"one of {', '.join(spec.modes)}")
         label = None if name == UNCONDITIONAL and not spec.classes else name
         wishes = {"num_frames": self.frames, **self.wishes}
-        asked = drawing.request(spec, seed=seed, class_name=label, wishes=wishes)
-        return replace(asked, mode=self.mode, last=spec.stages[-1])
+        return drawing.request(spec, seed=seed, class_name=label, wishes=wishes, mode=self.mode)
 
 
 @dataclass(frozen=True)
@@ -201,6 +198,6 @@ def _refinement(subject: Subject, name: str) -> Refinement | None:
     return Refinement(
         real=stills[Stage.REFINE],
         bicubic=to_uint8(enlarge(low, spec.refined_size)),
-        refined=drawing.refined(spec, low, request=request, nets=subject.nets),
+        refined=drawing.refined(spec, low.to(subject.nets[Stage.REFINE].device), request=request, nets=subject.nets),
         coarse_size=spec.coarse_size,
     )
