@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise, repeat
 
+import torch
 from torch import Tensor
 
 from models.spec import Prediction, ScheduleName, Spacing
@@ -120,6 +121,8 @@ def _log_ratios(steps: int) -> list[float]:
 
 
 def _from_epsilon(x: Tensor, out: Tensor, level: Level) -> Tensor:
+    if not level.alpha:
+        return torch.zeros_like(x)  # the noise of pure noise says nothing of the image: the middle of its range
     return (x - level.sigma * out) / level.alpha
 
 

@@ -57,6 +57,7 @@ CASES = (
     Case("official", "ddpm", 250, mode=Mode.OFFICIAL),
     Case("official", "ddpm", 25, mode=Mode.OFFICIAL),
     Case("sound", "ddpm", 250),
+    Case("sound", "ddpm", 25),
     Case("sound", "ddpm", 25, Spacing.LOG_SNR),
     Case("sound", "sde_dpmpp_2m", 25, Spacing.LOG_SNR),
     Case("sound", "sde_dpmpp_2m", 25, Spacing.TRAILING),

@@ -82,3 +82,9 @@ def test_every_prediction_recovers_the_clean_image(prediction: Prediction, sched
         Prediction.FLOW: eps - x0,
     }[prediction]
     assert torch.allclose(denoised(prediction, x, out, level), x0, atol=1e-9)
+
+
+@pytest.mark.parametrize("prediction", list(Prediction))
+def test_pure_noise_stands_for_a_finite_image(prediction: Prediction) -> None:
+    x, out = torch.randn(5), torch.randn(5)
+    assert denoised(prediction, x, out, levels(ScheduleName.FLOW, 4)[0]).isfinite().all()
