@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from service.context import Services
 from service.references import frames_npy
-from service.requests import Resolved, VideoRequest, resolve
+from service.requests import VideoRequest
+from service.resolving import Resolved, resolve
 from workers.contracts.errors import GriditError, InvalidRequest, NotFound, Unavailable
 from workers.contracts.job import JobSpec, new_job_id
 from workers.queue.client import Submitted

@@ -12,7 +12,8 @@ from typing import Any
 
 from service.bodies import json_object
 from service.invalid import InvalidFields
-from service.requests import VideoRequest, parse, resolve
+from service.requests import VideoRequest, parse
+from service.resolving import resolve
 from workers.contracts.batch import LineError, Outcome
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.errors import InvalidRequest

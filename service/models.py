@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from service.context import Context
-from service.requests import MAX_FPS, choose
+from service.requests import MAX_FPS
+from service.resolving import choose
 from workers.contracts.catalogue import CatalogueEntry, WorkerState
 from workers.contracts.errors import NotFound
 from workers.contracts.job import MAX_SEED

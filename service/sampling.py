@@ -5,15 +5,13 @@ The official mode leaves little choice: it is the published loop, whatever the b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from service.checks import at_most, listed, one_of
+from service.requests import VideoRequest
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.errors import InvalidRequest, Unsupported
 from workers.contracts.job import Mode
-
-if TYPE_CHECKING:
-    from service.requests import VideoRequest
 
 OFFICIAL_SAMPLER = "ddpm"
 OFFICIAL_ONLY = {

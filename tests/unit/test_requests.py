@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from service import errors as table
 from service.bodies import nest
 from service.lines import read_lines, result_lines
-from service.requests import VideoRequest, parse, resolve
+from service.requests import VideoRequest, parse
+from service.resolving import resolve
 from service.views import progress, video
 from workers.contracts import errors
 from workers.contracts.batch import LineError, Outcome
