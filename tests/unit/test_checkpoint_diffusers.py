@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,11 @@ def found(folder: Path) -> Net:
 
 
 def drawn(net: Net, x: Tensor, t: Tensor, label: Tensor, **changes: object) -> Tensor:
+    """By our net, computed in the type of `x`."""
     spec = anatomy.net_spec(net.checkpoint, anatomy=net.anatomy, told=Told(), stage=Stage.COARSE)
     ours = DiT(spec.model_copy(update=changes)).eval()
     ours.load_state_dict(dict(net.checkpoint.tensors), strict=True)
-    out: Tensor = ours(x, t, label)
+    out: Tensor = ours.to(x.dtype)(x, t, label)
     return out
 
 
@@ -60,6 +62,8 @@ def test_our_forward_is_theirs(theirs: Any, folder: Path) -> None:
     assert float(expected.std()) > 0.1
     assert relative(drawn(net, x, t.float(), label), expected) <= 1e-5
     assert relative(drawn(net, x, t.float(), label.roll(1)), expected) > 1e-2  # the labels matter
+    exact = copy.deepcopy(theirs).double()(x.double(), timestep=t, class_labels=label).sample
+    assert relative(drawn(net, x.double(), t.float(), label), exact) <= 1e-12  # so the norms' eps are theirs too
     published = drawn(net, x, t.float(), label, dialect=Dialect.PUBLISHED)
     assert relative(published, expected) > 1e-3  # and so does whose arithmetic it is
 

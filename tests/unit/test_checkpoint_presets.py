@@ -77,6 +77,15 @@ def test_every_preset_builds(name: str, grid: int) -> None:
     assert len(found) == 12 + 10 * size.depth
 
 
+def test_heads_are_the_published_ones() -> None:
+    assert {name: (size.width, size.heads) for name, size in SIZES.items()} == {
+        "S": (384, 6),
+        "B": (768, 12),
+        "L": (1024, 16),
+        "XL": (1152, 16),
+    }
+
+
 def test_what_a_net_draws_and_sees_follows_from_its_stage() -> None:
     coarse = net_spec("DiT-S/2", stage=Stage.COARSE, frame_size=32, grid=8, channels=1)
     refine = net_spec("DiT-S/2", stage=Stage.REFINE, frame_size=32, grid=8, channels=1, learned_variance=True)
