@@ -31,7 +31,7 @@ from models.train.recipe import PRESETS, Recipe
 from models.train.run import Training
 from models.train.session import Session
 from models.train.team import Team
-from models.train.wishes import BadWish, Settings
+from models.train.wishes import BadWish, NoData, Settings
 
 KNOWN = (*Stage, *PRESETS)
 """What can be trained: a net of the user's own, or one that ships."""
@@ -77,7 +77,7 @@ class Asked:
         found = wishes.of_footage(footage) if footage else {}
         recipe = wishes.recipe(self.session.folder.name, {**self.settings, **found}, stored=self.stored)
         if not recipe.content and not recipe.domains:
-            raise BadWish("data", None, "name a folder of sequences with --data, or domains with --domains")
+            raise NoData
         weights = None
         if self.init is not None:
             weights, digest = _weights(self.init)
@@ -151,7 +151,7 @@ def _family(options: Mapping[str, Any]) -> str:
         raise BadWish("domains", domains, "choose --data or --domains")
     text = options["name"] or (data.resolve().name if data else domains)
     if text is None:
-        raise BadWish("data", None, "name a folder of sequences with --data, domains with --domains, or a run (--name)")
+        raise NoData
     return wishes.run_name(text)
 
 

@@ -47,8 +47,8 @@ class BadRecipe(ValueError):
     @classmethod
     def of(cls, error: ValidationError) -> BadRecipe:
         """One line for all that pydantic found."""
-        found = (f"{'.'.join(map(str, one['loc'])) or 'recipe'}: {one['msg']}" for one in error.errors())
-        return cls("; ".join(found).replace("Value error, ", ""))
+        found = (": ".join([*map(str, one["loc"]), one["msg"].removeprefix("Value error, ")]) for one in error.errors())
+        return cls("; ".join(found))
 
 
 class Recipe(BaseModel):

@@ -7,6 +7,7 @@ gives, bit for bit, what the unbroken one gives. What is made small is said in `
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,14 @@ from models.train.start import fresh_net, warm
 from models.train.team import Team
 
 _CPU = torch.device("cpu")
+
+
+class Diverged(ValueError):
+    """The loss is no number any more."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        remedy = "go on from the last save with data that are in order, or start again with a smaller --learning-rate"
+        super().__init__(f"step {step}: found a loss of {loss}, expected a finite one; {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +146,8 @@ def _descend(training: Training, rows: Batch, pool: Executor, team: Team) -> flo
         total = [whole.add_(part) for whole, part in zip(total, gradients, strict=True)]
     facts = torch.tensor([loss, float(rows.counted)], dtype=torch.float64, device=team.device)
     loss, numbers = (float(fact) for fact in team.sum([facts])[0])
+    if not math.isfinite(loss):
+        raise Diverged(training.step + 1, loss)
     counted = max(1, round(numbers))
     for parameter, gradient in zip(training.net.parameters(), team.sum(total), strict=True):
         parameter.grad = gradient / counted

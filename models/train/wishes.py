@@ -46,6 +46,15 @@ class BadWish(ValueError):
         super().__init__(f"{field} {found!r} is not possible: {expected}")
 
 
+class NoData(ValueError):
+    """Nothing says what a run is to learn from."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no data: name a folder of sequences (--data), domains (--domains) or a run to go on with (--name)"
+        )
+
+
 def settled(
     stage: Stage, options: Mapping[str, object], *, preset: str | None = None, config: Path | None = None
 ) -> Settings:

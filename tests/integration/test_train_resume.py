@@ -109,7 +109,7 @@ def test_two_processes_learn_what_one_does(videos: Path, tmp_path: Path) -> None
     one, two = (Session(tmp_path / place / "videos-coarse").reopen() for place in ("alone", "together"))
     assert one.step == two.step == 12
     for key, tensor in one.net.state_dict().items():
-        torch.testing.assert_close(two.net.state_dict()[key], tensor, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(two.net.state_dict()[key], tensor, rtol=1e-4, atol=5e-5)
     curves = [(tmp_path / place / "videos-coarse" / "loss.csv").read_text() for place in ("alone", "together")]
     losses = [[float(line.split(",")[1]) for line in curve.splitlines()] for curve in curves]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -20,8 +20,8 @@ from models.train.loss import Objective
 from models.train.positions import frame_aware
 from models.train.preview import preview
 from models.train.recipe import PRESETS, Plan, Recipe
-from models.train.run import Training, run
-from models.train.session import Budget, NoRun, OtherRecipe, Session
+from models.train.run import Diverged, Training, run
+from models.train.session import Budget, Cadence, NoRun, OtherRecipe, Session
 
 STEPS = 6
 
@@ -76,12 +76,22 @@ def test_the_loss_falls(clips: Path) -> None:
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
 
+def test_rounds_of_accumulation_change_nothing_but_rounding(clips: Path) -> None:
+    plain = tiny_recipe(Stage.COARSE)
+    data = material.load(plain, clips)
+    expected = [step.loss for step in run(Training.fresh(plain), data=data)]
+    for rounds in (3, 4):
+        recipe = plain.model_copy(update={"shards": 1, "accumulate": rounds})
+        losses = [step.loss for step in run(Training.fresh(recipe), data=data)]
+        assert losses == pytest.approx(expected, rel=1e-4)
+
+
 def test_bfloat16_trains_and_resumes_as_float32_does(clips: Path, tmp_path: Path) -> None:
-    plain = tiny_recipe(Stage.REFINE, steps=80)
+    plain = tiny_recipe(Stage.REFINE, steps=60)
     recipe = plain.model_copy(update={"precision": Precision.BF16})
     data = material.load(recipe, clips)
     training = Training.fresh(recipe)
-    losses = [step.loss for step in islice(run(training, data=data), 40)]
+    losses = [step.loss for step in islice(run(training, data=data), 30)]
     training.save(tmp_path / "state.pt")
     resumed = Training.restored(tmp_path / "state.pt")
     losses += [step.loss for step in run(resumed, data=data)]
@@ -110,9 +120,27 @@ def test_losses_after_the_last_save_are_forgotten(recipe: Recipe, data: Data, tm
     for _ in session.advance(training, data=data, threads=1):
         pass
     complete = session.losses.read_text()
-    session.losses.write_text(complete + "7,0.1,0.1,0.1\n8,0.1")
-    assert session.open(recipe).step == STEPS
-    assert session.losses.read_text() == complete
+    half_written = session.folder / ".state.pt.4194304"
+    for torn in ("7,0.1,0.1,0.1\n8,0.1", "1", "2,0.5,0.1,0"):
+        session.losses.write_text(complete + torn)
+        half_written.write_bytes(b"half")
+        assert session.open(recipe).step == STEPS
+        assert session.losses.read_text() == complete
+        assert not half_written.exists()
+
+
+def test_a_run_whose_loss_is_no_number_stops_and_keeps_its_last_save(
+    recipe: Recipe, data: Data, tmp_path: Path
+) -> None:
+    session = Session(tmp_path / recipe.name)
+    training = session.open(recipe)
+    advancing = session.advance(training, data=data, threads=1, cadence=Cadence(save_every=2))
+    for _ in islice(advancing, 3):
+        pass
+    next(iter(training.net.parameters())).data.fill_(torch.inf)
+    with pytest.raises(Diverged, match=r"step 4: found a loss of nan, expected a finite one; .*--learning-rate"):
+        next(advancing)
+    assert session.open(recipe).step == 2
 
 
 def test_a_finished_run_leaves_a_sheet(recipe: Recipe, data: Data, tmp_path: Path) -> None:
