@@ -176,9 +176,9 @@ def _file_rows(net: Mapping[str, object]) -> dict[str, str]:
     assert isinstance(parameters, int)
     assert isinstance(size, int)
     return {
-        "parameters": f"{parameters / 1e6:.2f} M in {net['tensors']} tensors",
-        "file": f"{net['file']}, {size / 1e6:.1f} MB, {_text(net['stored'])}",
-        "sha256": f"{str(net['sha256'])[:16]}...",
+        "parameters": f"{parameters / 1e6:.2f} M",
+        "tensors": f"{net['tensors']}",
+        "stored": f"{size / 1e6:.1f} MB, {_text(net['stored'])}",
     }
 
 
@@ -200,7 +200,7 @@ def _gate(spec: BundleSpec) -> Iterator[RenderableType]:
 
 def _pairs(rows: Mapping[str, str], *, title: str) -> Table:
     table = _table(title, "", "")
-    table.show_header = False
+    table.show_header, table.box = False, None
     for name, value in rows.items():
         table.add_row(name, value)
     return table

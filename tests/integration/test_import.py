@@ -100,7 +100,7 @@ def test_inspect_tells_what_is_in_a_bundle(made: Path, tmp_path: Path) -> None:
     assert coarse["positional_table"] == "3-D, 4 x 4 frames counted frame by frame"
     assert (refine["positional_table"], refine["source"]["from"]) == ("2-D", "sr.safetensors")
     assert (vae["tensors"], vae["scale"], vae["latent_channels"]) == (124, 0.18215, 4)
-    for fact in ("31 tensors", "epsilon, learned variance", "replacement, 3 of 4 rows", "sound, official", "2-D"):
+    for fact in ("0.16 M", "epsilon, learned variance", "replacement, 3 of 4 rows", "sound, official", "2-D"):
         assert fact in told, told
 
 
