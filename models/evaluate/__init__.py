@@ -1,1 +1,1 @@
-"""The quality gate: is what a bundle draws as good as the data it was trained on? NumPy only."""
+"""Is what a bundle draws as good as real sequences? The quality gate, seam and drift curves, FID and FVD."""

@@ -19,6 +19,8 @@ from models.terminal import DEMO, console, progress_bar
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
+    from models.data.decoding import Reading
+    from models.data.volumes import Window
     from models.evaluate.reference import Reference
     from models.evaluate.run import Outcome, Subject
     from models.spec import BundleSpec
@@ -38,13 +40,17 @@ def evaluate(
     classes: options.Classes = None,
     mode: options.Modes = "sound",
     sampler: options.Sampler = None,
+    spacing: options.Spacing = None,
+    cache: options.Cache = None,
     coarse_steps: options.Steps = None,
     refine_steps: options.Steps = None,
     guidance_scale: options.Guidance = None,
     reference: options.Folder = None,
     class_map: options.ClassMap = None,
     stride: options.Stride = 1,
+    fit: options.Fit = "crop",
     crop: options.Crop = None,
+    window: options.Window = None,
     fid_net: options.FidNet = None,
     fid_values: options.PixelValues = "bytes",
     fid_size: options.FidSize = None,
@@ -68,13 +74,14 @@ def evaluate(
     fvd = replace(featurenet.FVD, values=featurenet.Values(fvd_values), size=fvd_size, clip=fvd_frames)
     nets = {"FID": (fid_net, fid), "FVD": (fvd_net, fvd)}
     steps = {"coarse_steps": coarse_steps, "refine_steps": refine_steps}
-    wishes = {"sampler": sampler, "guidance_scale": guidance_scale, **steps}
+    wishes = {"sampler": sampler, "spacing": spacing, "cache": cache, "guidance_scale": guidance_scale, **steps}
+    reading = _reading(loaded.spec, stride=stride, fit=fit, crop=crop, window=window)
     mapping = _mapping(class_map or [])
     _check(measure, feature_nets=bool(fid_net or fvd_net))
     subject = run.Subject(
         spec=loaded.spec,
         nets=alone.evaluators(loaded),
-        reference=_reference(loaded.spec, reference, names, mapping=mapping, stride=stride, crop=crop, out=out),
+        reference=_reference(loaded.spec, reference, names, mapping=mapping, reading=reading, out=out),
         sample=run.Sample(mode=Mode(mode), wishes=wishes),
         feature_nets={key: featurenet.FeatureNet(path, how) for key, (path, how) in nets.items() if path},
     )
@@ -150,25 +157,45 @@ def _mapping(pairs: Sequence[str]) -> dict[str, str]:
     return {name: shown for name, _, shown in (pair.partition("=") for pair in pairs)}
 
 
+def _reading(spec: BundleSpec, *, stride: int, fit: str, crop: int | None, window: str | None) -> Reading:
+    """How a folder is read: as for training."""
+    from models.data.decoding import Reading
+    from models.data.framing import Fit
+    from models.data.listing import Classes
+
+    classes = Classes.FOLDERS if spec.classes else Classes.NONE
+    seen = None if window is None else _window(window)
+    return Reading(classes, stride=stride, fit=Fit(fit), crop=crop, channels=spec.channels, window=seen)
+
+
+def _window(text: str) -> Window:
+    """LEVEL,WIDTH."""
+    from models.data.volumes import Window
+
+    try:
+        level, width = (float(number) for number in text.split(","))
+    except ValueError:
+        width = 0.0
+    if width <= 0:
+        raise typer.BadParameter(f"--window {text!r}: expected LEVEL,WIDTH, such as 40,400")
+    return Window.around(level, width=width)
+
+
 def _reference(
     spec: BundleSpec,
     folder: Path | None,
     names: Sequence[str],
     *,
     mapping: Mapping[str, str],
-    stride: int,
-    crop: int | None,
+    reading: Reading,
     out: Path,
 ) -> Reference:
     """Domains, or a folder's sequences, decoded under `out` where they were not before."""
-    from models.data.decoding import Reading
-    from models.data.listing import Classes
-    from models.evaluate.reference import Procedural, open_folder
+    from models.evaluate.folder import open_folder
+    from models.evaluate.reference import Procedural
 
     if folder is None:
         return Procedural.of(spec, names, mapping=mapping)
-    classes = Classes.FOLDERS if spec.classes else Classes.NONE
-    reading = Reading(classes, stride=stride, crop=crop, channels=spec.channels)
     work = open_folder(spec, folder, names=names, mapping=mapping, reading=reading, cache=out / "reference")
     with progress_bar(MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         return _follow(progress, work, total=None, title="decoding")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.evaluate import features
 from models.evaluate.corruptions import CORRUPTIONS, REVERSAL
 from models.evaluate.distances import wasserstein
-from models.evaluate.limits import Limit, Policy
+from models.evaluate.limits import NEUTRAL, Limit, Policy
 from models.evaluate.material import Clips, Material, Refined, Refinement
 from models.evaluate.report import ClassReport, CorruptionCheck, Figure, GateReport
 from models.evaluate.spectrum import spectrum_error
@@ -77,7 +77,11 @@ def judge(name: str, material: Material, *, rules: Rules) -> ClassReport:
         checks += _check(view, held_out, yardstick, limits, rules)
     for one in _details(material, rules.geometry):
         usual = rules.limits[one.name]
-        limit = usual if rules.policy is Policy.FIXED else usual.widened([one.real, one.back])
+        limit = (
+            usual
+            if rules.policy is Policy.FIXED
+            else usual.widened([one.real, one.back], neutral=NEUTRAL.get(one.name, 0.0))
+        )
         figures.append(_figure(one.name, one.view, one.value, one.real, limit, usual, 0.0))
     return ClassReport(name=name, figures=tuple(figures), corruptions=tuple(checks))
 
@@ -108,7 +112,11 @@ def _limits(yardstick: Yardstick, held_out: Bytes, rules: Rules) -> dict[str, Li
         for key, limit in limits.items()
     }
     directed = yardstick.directed(held_out)
-    return {key: limit.widened(shares[key]) for key, limit in limits.items() if directed or key != "arrow"}
+    return {
+        key: limit.widened(shares[key], neutral=NEUTRAL.get(key, 0.0))
+        for key, limit in limits.items()
+        if directed or key != "arrow"
+    }
 
 
 def _views(material: Material) -> Iterator[tuple[str, Bytes, Bytes, Bytes]]:

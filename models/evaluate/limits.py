@@ -14,6 +14,8 @@ from pathlib import Path
 
 SLACK = 1.25
 """How far beyond the worse of two figures of real sequences a widened limit lies."""
+NEUTRAL = {"border": 1.0, "row_jump": 1.0}
+"""Figures that are ratios; all others are 0 where there is nothing to be seen."""
 LIMITS = Path(__file__).with_name("limits.json")
 
 
@@ -52,11 +54,14 @@ class Limit:
         """The figure in the unit of `value`."""
         return figure / max(reference, 1e-9) if self.bound is Bound.AT_LEAST_OF_REAL else figure
 
-    def widened(self, shares: Sequence[float]) -> Limit:
-        """Itself if real sequences keep it, whose shares these are; otherwise one that they keep with some slack."""
+    def widened(self, shares: Sequence[float], *, neutral: float = 0.0) -> Limit:
+        """Itself if real sequences keep it, whose shares these are; otherwise one that they keep with some slack.
+
+        Slack is a share of the distance from `neutral`, what the figure is where there is nothing to be seen.
+        """
         if self.bound is Bound.AT_MOST:
             worst = max(shares)
-            return self if worst <= self.value else replace(self, value=worst * SLACK)
+            return self if worst <= self.value else replace(self, value=neutral + (worst - neutral) * SLACK)
         worst = min(shares)
         return self if worst >= self.value else replace(self, value=worst / SLACK)
 

@@ -30,6 +30,10 @@ Classes = Annotated[
 ]
 Modes = Annotated[Literal["sound", "official"], typer.Option(rich_help_panel=_DRAWN)]
 Sampler = Annotated[str | None, typer.Option(help="A sampler of the bundle.", rich_help_panel=_DRAWN)]
+Spacing = Annotated[str | None, typer.Option(help="linear, trailing or log_snr.", rich_help_panel=_DRAWN)]
+Cache = Annotated[
+    int | None, typer.Option(min=1, help="Compute deep features at every n-th step only.", rich_help_panel=_DRAWN)
+]
 Steps = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DRAWN)]
 Guidance = Annotated[float | None, typer.Option(min=1, rich_help_panel=_DRAWN)]
 
@@ -48,10 +52,20 @@ ClassMap = Annotated[
         rich_help_panel=_REAL,
     ),
 ]
-Stride = Annotated[int, typer.Option(min=1, help="Take every so-manieth frame.", rich_help_panel=_REAL)]
+Stride = Annotated[int, typer.Option(min=1, help="Every how-manieth frame is used.", rich_help_panel=_REAL)]
 Crop = Annotated[
     int | None,
-    typer.Option(min=1, help="Side of the square that is taken; left out: the largest.", rich_help_panel=_REAL),
+    typer.Option(
+        min=1,
+        help="Side in pixels of the square in the middle that is used; left out: the largest.",
+        rich_help_panel=_REAL,
+    ),
+]
+Fit = Annotated[
+    Literal["crop", "stretch"], typer.Option(help="How oblong frames become square.", rich_help_panel=_REAL)
+]
+Window = Annotated[
+    str | None, typer.Option(help="Of volumes: LEVEL,WIDTH; left out: the whole range.", rich_help_panel=_REAL)
 ]
 
 FidNet = Annotated[

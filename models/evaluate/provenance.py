@@ -25,6 +25,7 @@ def provenance(bundle: Bundle, subject: Subject, *, names: Sequence[str]) -> dic
             "mode": request.mode.value,
             "sampler": request.sampler,
             "spacing": request.spacing.value,
+            "cache": request.cache,
             "coarse_steps": request.coarse_steps,
             "refine_steps": request.refine_steps,
             "guidance_scale": request.guidance_scale,

@@ -26,10 +26,11 @@ from models.drawing import NotServed
 from models.evaluate import run
 from models.evaluate.commands import app
 from models.evaluate.corruptions import REVERSAL
+from models.evaluate.folder import Folder, open_folder
 from models.evaluate.gate import Rules, judge
 from models.evaluate.limits import Bound, Limit, Policy, read_limits
 from models.evaluate.material import Clips, Material, collect
-from models.evaluate.reference import BadReference, Folder, Part, Procedural, chosen, class_names, open_folder
+from models.evaluate.reference import BadReference, Part, Procedural, chosen, class_names
 from models.evaluate.report import GateReport
 from models.media import png
 from models.spec import BundleSpec, Mode, Stage
@@ -230,6 +231,7 @@ def test_a_limit_is_only_widened_where_it_must_be() -> None:
     most, least = Limit(Bound.AT_MOST, 2.0), Limit(Bound.AT_LEAST_OF_REAL, 0.6)
     assert most.widened([1.0, 1.9]) == most
     assert most.widened([1.0, 4.0]).value == 5.0
+    assert Limit(Bound.AT_MOST, 1.1).widened([1.2, 1.0], neutral=1.0).value == pytest.approx(1.25)
     assert least.widened([0.9, 0.7]) == least
     assert least.widened([0.9, 0.5]).holds(0.45, reference=1.0)
 
