@@ -44,16 +44,21 @@ def test_what_follows_depends_on_the_frames_of_the_user() -> None:
     assert seen[0] < seen[1]
 
 
-def test_only_whole_rows_at_the_beginning_enter_clean() -> None:
-    """Seven known cells of a net that takes clean rows: four enter clean, three at the level of the step."""
+def test_known_cells_enter_clean_at_every_step_where_the_net_takes_them_so() -> None:
     spec, wanted, reference = tiny_spec(), request(num_frames=16, reference_frames=7), frames(7)
     _, asked = run_all(spec, wanted, reference=reference)
     for evaluation in asked["coarse/0"]:
-        cells = grid.unpack(evaluation.x[:1], k=4)[0]
-        assert torch.equal(cells[:4], reference[:4])
-        level = evaluation.times[0]
-        noise = (cells[4:7] - (1 - level) * reference[4:]) / level
-        assert 0.6 < float(noise.std()) < 1.4
+        for row in evaluation.x:
+            assert torch.equal(grid.unpack(row[None], k=4)[0, :7], reference)
+
+
+def test_else_they_enter_at_the_level_of_the_step() -> None:
+    spec = tiny_spec(known_rows=KnownRows.REPLACEMENT)
+    wanted, reference = request(num_frames=16, reference_frames=7), frames(7)
+    _, asked = run_all(spec, wanted, reference=reference)
+    for evaluation in asked["coarse/0"]:
+        level, cells = evaluation.times[0], grid.unpack(evaluation.x[:1], k=4)[0, :7]
+        assert 0.6 < float(((cells - (1 - level) * reference) / level).std()) < 1.4
 
 
 @MODES
