@@ -17,7 +17,7 @@ from models.checkpoint.layout import CARD, Layout, Part
 
 _ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^:\s]+))?(:(?P<file>[^\s]+))?")
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
-_LICENSE = re.compile(r"^license(?P<name>_name)?:\s*['\"]?(?P<text>[^'\"\n#]+)", re.MULTILINE)
+_LICENSE = re.compile(r"^license(?P<name>_name)?:(?:\s*\n\s*-)?[ \t]*['\"]?(?P<text>[^'\"\n#]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

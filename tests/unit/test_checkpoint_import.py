@@ -149,6 +149,17 @@ def test_licences_are_those_of_the_cards(vae: Path, tmp_path: Path) -> None:
     assert imported(tmp_path / "b2", folder, heads=4).spec.license == "cc-by-nc-4.0"
     (folder / "README.md").write_text("---\nlicense: other\nlicense_name: 'my own'\n---\n")
     assert imported(tmp_path / "b3", folder, heads=4).spec.license == "my own"
+    for index, (front, expected) in enumerate(
+        {
+            "license:\n- mit": "mit",
+            "license: # none\nlanguage: en": "unknown",
+            "license:\nlanguage: en": "unknown",
+            'license: "apache-2.0"': "apache-2.0",
+            "license: other": "unknown",
+        }.items()
+    ):
+        (folder / "README.md").write_text(f"---\n{front}\n---\n")
+        assert imported(tmp_path / f"card{index}", folder, heads=4).spec.license == expected, front
     assert imported(tmp_path / "b4", folder, heads=4, license="MIT").spec.license == "MIT"
     assert imported(tmp_path / "b5", STAGE1, vae=vae).spec.license == "unknown"
 
