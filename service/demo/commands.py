@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import mimetypes
 import signal
 import time
 from contextlib import ExitStack
@@ -62,12 +64,41 @@ def generate(
     num_frames: NumFrames = 64,
     seed: Seed = None,
     model: Annotated[str | None, typer.Option(help="Absent: the service's default.")] = None,
+    mode: Annotated[str | None, typer.Option(help="sound or official: as the published code does it.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each coarse grid.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="A sampler of the model.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="linear, trailing or log_snr.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=1)] = None,
+    slow_motion: Annotated[int | None, typer.Option(min=1, help="So many frames where there was one.")] = None,
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="Go on from your own frames: pictures, in order, or a short video.")
+    ] = None,
 ) -> None:
     """Make one sequence on a running service and keep it."""
+    asked = {
+        "prompt": class_name,
+        "num_frames": num_frames,
+        "seed": seed,
+        "model": model,
+        "mode": mode,
+        "num_inference_steps": steps,
+        "sampler": sampler,
+        "spacing": spacing,
+        "guidance_scale": guidance_scale,
+        "slow_motion": slow_motion,
+        "input_reference": [_data_url(path) for path in reference or ()] or None,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
     console = _console()
     with replacing(out) as folder, Client(url) as client:
-        tally = _make(client, console, folder, prompt=class_name, num_frames=num_frames, seed=seed, model=model)
+        tally = _make(client, console, folder, **given)
     _summary(console, tally, out)
+
+
+def _data_url(path: Path) -> str:
+    """A file as a request carries it."""
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 @app.command()
@@ -84,7 +115,9 @@ def watch(video_id: Annotated[str, typer.Argument(help="Id of a job.")], url: Ur
 def _make(client: Client, console: Console, folder: Path, **fields: Any) -> Tally:
     since = time.monotonic()
     video = client.submit(**fields)
-    console.print(f"job [bold]{video.id}[/]: {video.num_frames} frames, seed {video.seed}")
+    console.print(f"job [bold]{video.id}[/]: {video.frames.total} frames, seed {video.seed}")
+    for warning in (video.model_extra or {}).get("warnings", ()):
+        console.print(f"[yellow]{warning}[/]")
     tally, kept = Tally(video.frames.total, ()), Kept()
     try:
         with shown(console) as shower:
@@ -104,7 +137,7 @@ def _write(client: Client, video: Video, kept: Kept, *, folder: Path) -> None:
     (folder / "video.mp4").write_bytes(client.content(video.id))
     coarse, refined = ([decode(png) for png in kept.frames[stage]] for stage in Stage)
     told = video.model_extra or {}
-    title = f"{told.get('prompt') or video.model}, {video.num_frames} frames, seed {video.seed}"
+    title = f"{told.get('prompt') or video.model}, {video.frames.total} frames, seed {video.seed}"
     contact_sheet(coarse, refined, title=title).save(folder / "contact-sheet.png", optimize=True)
     save_gif(refined or coarse, folder / "sequence.gif", fps=told["fps"])
 
