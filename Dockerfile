@@ -22,9 +22,10 @@ FROM python:3.11.13-slim-bookworm AS requirements
 WORKDIR /src
 COPY pyproject.toml ./
 RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-base = project["dependencies"]; \
+extras = project["optional-dependencies"]; \
+base = project["dependencies"] + extras["latent"]; \
 open("cpu.txt", "w").write("\n".join(base)); \
-open("gpu.txt", "w").write("\n".join(base + project["optional-dependencies"]["tensorrt"]))'
+open("gpu.txt", "w").write("\n".join(base + extras["tensorrt"]))'
 
 FROM base-cpu AS builder-cpu
 ARG TORCH_BACKEND=cpu

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from models.bundle import Bundle
-from models.engines import Engine, Precision, create
+from models.engine import Engine, Precision
+from models.engines import create
 from models.evaluator import Answering, CodecEvaluator, Evaluator, Nets, take
 from models.noise import NoiseSource, philox
 from models.plan import REFERENCE, Request, Unit, UnitKind, plan

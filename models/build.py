@@ -15,8 +15,8 @@ from enum import StrEnum
 from typing import Any
 
 from models import flavours
+from models.engine import BUCKETS, Precision
 from models.engine_cache import EngineCache, PlanDamaged, Profile, Recipe, Record, plan_name
-from models.engines import BUCKETS, Precision
 from models.export import MODULATION, OUT, X, export, source_digest
 from models.flavours import Flavour
 from models.nn.dit import DiT

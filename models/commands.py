@@ -38,7 +38,7 @@ def compile_(
     """Build TensorRT plans of both nets of a bundle into the engine cache (GRIDIT_ENGINE_CACHE)."""
     from models import compile as compiling
     from models.build import OnDamage, Profiles
-    from models.engines import Precision
+    from models.engine import Precision
 
     with compiling.told():
         facts = compiling.compile_bundle(

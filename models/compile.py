@@ -18,8 +18,8 @@ from rich.table import Table
 
 from models import bundle, flavours
 from models.build import BuildFailed, Compiled, OnDamage, Outcome, Profiles, compile_net, order
+from models.engine import BUCKETS, EngineUnavailable, Precision
 from models.engine_cache import EngineCache, PlanDamaged, Record
-from models.engines import BUCKETS, EngineUnavailable, Precision
 from models.flavours import CURRENT
 
 COMPILED = "tensorrt"

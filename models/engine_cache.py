@@ -18,7 +18,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.engines import Precision
+from models.engine import Precision
 from models.spec import Sha256
 
 FORMAT = 1

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.engines import CachingEngine, Engine, Rows
+from models.engine import CachingEngine, Engine, Rows
 from models.nn.dit import DiT
 from models.spec import Codec, Stage
 from models.units.asking import Evaluate, Memory, Reuse

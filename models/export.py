@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.engines import EngineUnavailable, Precision
+from models.engine import EngineUnavailable, Precision
 from models.nn.dit import DiT
 from models.spec import NetSpec
 

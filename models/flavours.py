@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import torch
 
-from models.engines import EngineUnavailable
+from models.engine import EngineUnavailable
 from models.export import EXTRA
 
 CURRENT = "current"

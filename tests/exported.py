@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from models.engines import Precision
+from models.engine import Precision
 from models.export import export
 from models.nn.dit import DiT
 from models.spec import Stage

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models import alone, samplers
-from models.engines import Precision
+from models.engine import Precision
 from models.engines.torch import TorchEngine
 from models.evaluator import Evaluator, Nets
 from models.nn.dit import DiT

@@ -53,7 +53,7 @@ def load(chosen: Settings) -> Engine:
     Raises BundleUnavailable that says what is wrong with a bundle, or why the engine asked for cannot run.
     """
     from models.bundle import BundleError
-    from models.engines import EngineUnavailable
+    from models.engine import EngineUnavailable
     from workers import runner
 
     engine, precision = chosen.engine.value, chosen.precision.value

@@ -49,7 +49,7 @@ def import_(
     from models.checkpoint.importing import Sources
     from models.checkpoint.layout import Part
     from models.checkpoint.places import Wanted
-    from models.engines import Precision
+    from models.engine import Precision
     from models.spec import Prediction, ScheduleName
 
     sources = Sources(

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from models import flavours
 from models.bundle import Bundle
+from models.engine import EngineUnavailable, Precision, Rows
 from models.engine_cache import EngineCache, PlanDamaged
-from models.engines import EngineUnavailable, Precision, Rows
 from models.export import MODULATION, OUT, X, source_digest
 from models.flavours import Flavour, Log
 from models.spec import NetSpec, Stage

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.bundle import Bundle
-from models.engines import Precision, Rows
+from models.engine import Precision, Rows
 from models.nn.dit import DiT
 from models.spec import Stage
 

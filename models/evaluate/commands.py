@@ -77,6 +77,7 @@ def evaluate(
     wishes = {"sampler": sampler, "spacing": spacing, "cache": cache, "guidance_scale": guidance_scale, **steps}
     reading = _reading(loaded.spec, stride=stride, fit=fit, crop=crop, window=window)
     mapping = _mapping(class_map or [])
+    chosen(loaded.spec, list(mapping))
     _check(measure, feature_nets=bool(fid_net or fvd_net))
     subject = run.Subject(
         spec=loaded.spec,

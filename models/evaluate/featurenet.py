@@ -117,7 +117,9 @@ def _load(path: Path, device: torch.device) -> tuple[torch.jit.ScriptModule, str
             warnings.simplefilter("ignore", DeprecationWarning)
             net = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        raise FeatureNetError(path, f"no TorchScript ({str(error).splitlines()[0]})", remedy) from error
+        raise FeatureNetError(
+            path, f"no TorchScript ({str(error).splitlines()[0].partition('. ')[0]})", remedy
+        ) from error
     if not hasattr(net, "forward"):
         raise FeatureNetError(path, "a module without forward", remedy)
     with path.open("rb") as stream:

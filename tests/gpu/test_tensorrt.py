@@ -10,8 +10,9 @@ import torch
 from models import bundle as bundles
 from models import flavours
 from models.compile import compile_bundle
+from models.engine import EngineUnavailable, Precision, Rows
 from models.engine_cache import VARIABLE, EngineCache
-from models.engines import EngineUnavailable, Precision, Rows, create
+from models.engines import create
 from models.export import example
 from models.flavours import CURRENT
 from models.spec import Stage

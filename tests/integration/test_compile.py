@@ -31,8 +31,8 @@ from models.build import (
 )
 from models.bundle import Bundle
 from models.compile import Done, Phase, compile_bundle, show, targets_of
+from models.engine import EngineUnavailable, Precision
 from models.engine_cache import VARIABLE, EngineCache, PlanDamaged, Record, plan_name
-from models.engines import EngineUnavailable, Precision
 from models.engines.tensorrt import find, opened
 from models.export import source_digest
 from models.flavours import Flavour, TensorRTRTX

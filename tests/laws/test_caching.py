@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models import alone
-from models.engines import CachingEngine, Precision, Rows
+from models.engine import CachingEngine, Precision, Rows
 from models.engines.torch import TorchEngine
 from models.evaluator import Evaluator, Nets
 from models.nn.dit import DiT

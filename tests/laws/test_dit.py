@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.engines import Precision, Rows
+from models.engine import Precision, Rows
 from models.engines.torch import TorchEngine
 from models.nn.dit import DiT, sincos_2d
 from models.spec import NetSpec, Prediction, ScheduleName

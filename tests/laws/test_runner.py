@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models import alone, samplers
 from models.bundle import Bundle
-from models.engines import Precision, Rows
+from models.engine import Precision, Rows
 from models.engines.torch import TorchEngine
 from models.evaluator import Answering, Evaluator
 from models.plan import UnitKind

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from models.engine import Precision
 from models.engine_cache import VARIABLE, EngineCache, PlanDamaged, Profile, Recipe, Record, plan_name
-from models.engines import Precision
 
 PLAN = b"a plan" * 100
 

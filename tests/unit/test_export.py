@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.engines import Precision
+from models.engine import Precision
 from models.export import MODULATION, OPSET, OUT, X, parity, source_digest
 from models.nn.dit import DiT
 from models.spec import Stage

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import flavours
-from models.engines import EngineUnavailable
+from models.engine import EngineUnavailable
 from models.flavours import Kernels, Log, TensorRT, TensorRTRTX, count
 
 LISTING = """Layers:

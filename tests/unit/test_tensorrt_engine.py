@@ -12,8 +12,8 @@ import torch
 
 from models import bundle as bundles
 from models.bundle import Bundle
+from models.engine import EngineUnavailable, Precision, Rows
 from models.engine_cache import EngineCache, Profile, Recipe, Record, plan_name
-from models.engines import EngineUnavailable, Precision, Rows
 from models.engines.tensorrt import ExecutionFailed, TensorRTEngine, find, profile_for
 from models.export import MODULATION, OUT, X, example, source_digest
 from models.spec import NetSpec, Stage

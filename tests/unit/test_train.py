@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import bundle as bundles
-from models.engines import Precision
+from models.engine import Precision
 from models.media import png
 from models.spec import Stage
 from models.train import batches
