@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models import bundle as bundles
 from models import samplers
 from models.bundle import Bundle
-from models.spec import BundleSpec, Defaults, KnownRows, Limits, ScheduleName, Spacing, Stage
+from models.spec import AutoencoderSpec, BundleSpec, Defaults, KnownRows, Limits, ScheduleName, Spacing, Stage
 from models.train.recipe import PRESETS, Recipe
 from models.train.run import Training
+
+if TYPE_CHECKING:
+    from models.train.latents import Vae
 
 OVERLAP_ROWS = 2
 """Two given rows measured better than one, and need half the grids of three."""
@@ -27,11 +31,13 @@ class Mismatch(ValueError):
     """Two runs do not make one bundle."""
 
 
-def spec_of(recipes: Mapping[Stage, Recipe], *, name: str, license_: str = "Apache-2.0") -> BundleSpec:
+def spec_of(
+    recipes: Mapping[Stage, Recipe], *, name: str, license_: str = "Apache-2.0", vae: AutoencoderSpec | None = None
+) -> BundleSpec:
     """The bundle that these recipes make, but for its file digests. There is a coarse one; one that refines may be."""
     coarse = recipes[Stage.COARSE]
     last = recipes.get(Stage.REFINE, coarse)
-    for field in ("domains", "channels", "coarse_size", "value_range"):
+    for field in ("domains", "channels", "coarse_size", "value_range", "autoencoder"):
         ours, theirs = getattr(coarse, field), getattr(last, field)
         if ours != theirs:
             raise Mismatch(f"{field} is {ours} in {coarse.name}, {theirs} in {last.name}: train one of them again")
@@ -47,18 +53,23 @@ def spec_of(recipes: Mapping[Stage, Recipe], *, name: str, license_: str = "Apac
         known_rows=coarse.known_rows,
         overlap_rows=_overlap(coarse),
         nets={stage: recipe.net for stage, recipe in recipes.items()},
+        autoencoder=vae,
         samplers=samplers.names(),
         defaults=_defaults(coarse, last),
         limits=Limits(num_frames=1024, steps=1000 if _is_linear(coarse) else 100, guidance_scale=8.0),
     )
 
 
-def assemble(runs: Mapping[Stage, Training], path: Path, *, name: str, license_: str = "Apache-2.0") -> Bundle:
+def assemble(
+    runs: Mapping[Stage, Training], path: Path, *, name: str, license_: str = "Apache-2.0", vae: Vae | None = None
+) -> Bundle:
     """Write the bundle of the runs' averaged nets."""
     story: dict[str, object] = {stage: _story(training) for stage, training in runs.items()}
-    spec = spec_of({stage: training.recipe for stage, training in runs.items()}, name=name, license_=license_)
+    recipes = {stage: training.recipe for stage, training in runs.items()}
+    spec = spec_of(recipes, name=name, license_=license_, vae=vae.spec if vae else None)
     nets = {stage: training.ema.state_dict() for stage, training in runs.items()}
-    return bundles.write(path, spec=spec.model_copy(update={"recipe": story}), nets=nets)
+    tensors = vae.tensors if vae else None
+    return bundles.write(path, spec=spec.model_copy(update={"recipe": story}), nets=nets, autoencoder=tensors)
 
 
 def _overlap(coarse: Recipe) -> int:

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from models import grid
+from models.media import to_unit
 from models.schedules import linear_level
 from models.spec import ScheduleName, Stage
 from models.train.data import Data
 from models.train.degradation import degraded
 from models.train.recipe import Degradation, Draws, Recipe
+from models.units.refining import enlarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +91,6 @@ def batch(recipe: Recipe, step: int, *, data: Data, rows: range | None = None) -
     return Batch.joined([_Draw(recipe, data, 1, np.random.default_rng(seed)).batch() for seed in seeds])
 
 
-def to_unit(frames: NDArray[Any]) -> Tensor:
-    """(..., h, w, C) uint8 or uint16 -> (..., C, h, w) float32 in [-1, 1]."""
-    half = np.iinfo(frames.dtype).max / 2
-    values = np.ascontiguousarray(frames)
-    # torch computes little with 16 bits without a sign
-    stored = torch.from_numpy(values if values.dtype == np.uint8 else values.astype(np.int32))
-    return stored.movedim(-1, -3).float() / half - 1
-
-
-def enlarge(low: Tensor, size: int) -> Tensor:
-    """(B, C, h, w) -> (B, C, size, size), as the refine unit does it."""
-    return F.interpolate(low, size=size, mode="bicubic", align_corners=False).clamp(-1, 1)
-
-
 class _Draw:
     """`count` rows out of one generator. The order of the draws is part of every recipe: it must not change."""
 
@@ -119,7 +106,8 @@ class _Draw:
         reels = [self.data.reels[label] for label in labels]
         starts = [reel.places.window(self.draws, length=length) for reel in reels]
         frames = np.stack([reel.frames[start : start + length] for reel, start in zip(reels, starts, strict=True)])
-        clean = grid.pack(to_unit(self._mirrored(frames)), k=self.recipe.grid)
+        pixels = grid.pack(to_unit(_flipped(frames, self._flips())), k=self.recipe.grid)
+        clean = self.data.encoded(pixels, noise=self.noise)
         times = self._times()
         known = self._known()  # (B, 1, S, 1)
         given = clean + self._touch() * self._normal(clean)
@@ -134,24 +122,22 @@ class _Draw:
         frames = [reel.frames[place] for reel, place in zip(reels, places, strict=True)]
         small = [reel.low[place] for reel, place in zip(reels, places, strict=True) if reel.low is not None]
         flips = self._flips()
-        clean = to_unit(_flipped(np.stack(frames), flips))
+        pixels = to_unit(_flipped(np.stack(frames), flips))
         if recipe.degradation is Degradation.PUBLISHED:
-            enlarged = degraded(clean, coarse_size=recipe.coarse_size, noise=self.noise)
+            enlarged = degraded(pixels, coarse_size=recipe.coarse_size, noise=self.noise)
         else:
             low = to_unit(_flipped(np.stack(small), flips))
             low = (low + self._touch() * self._normal(low)).clamp(-1, 1)
-            enlarged = enlarge(low, recipe.refined_size)
+            enlarged = enlarge(low, size=recipe.refined_size)
+        clean, shown = self.data.encoded(pixels, noise=self.noise), self.data.encoded(enlarged)
         times = self._times()
         noise, alpha, sigma = self._normal(clean), *self._levels(times)
-        x = torch.cat([alpha * clean + sigma * noise, enlarged], dim=1)
-        weight = torch.ones(self.count, 1, recipe.refined_size, 1)
+        x = torch.cat([alpha * clean + sigma * noise, shown], dim=1)
+        weight = torch.ones(self.count, 1, clean.shape[-2], 1)
         return Batch(x, times, self._dropped(labels), clean, noise, alpha, sigma, weight)
 
     def _labels(self) -> NDArray[np.int64]:
         return self.draws.integers(len(self.data.reels), size=self.count)
-
-    def _mirrored(self, clips: NDArray[Any]) -> NDArray[Any]:
-        return _flipped(clips, self._flips())
 
     def _flips(self) -> NDArray[np.bool_]:
         """Which rows are mirrored; nothing is drawn where none ever is."""
@@ -164,8 +150,9 @@ class _Draw:
         recipe = self.recipe
         rows = self.draws.integers(1, recipe.grid, size=self.count)
         rows = rows * (self.draws.random(self.count) < recipe.prefix_share)
-        edge = torch.from_numpy(rows * recipe.coarse_size)[:, None, None, None]
-        return torch.arange(recipe.grid * recipe.coarse_size)[None, None, :, None] < edge
+        side = recipe.coarse_size // recipe.downsample
+        edge = torch.from_numpy(rows * side)[:, None, None, None]
+        return torch.arange(recipe.grid * side)[None, None, :, None] < edge
 
     def _dropped(self, labels: NDArray[np.int64]) -> Tensor:
         dropped = self.draws.random(len(labels)) < self.recipe.label_dropout

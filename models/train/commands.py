@@ -48,6 +48,7 @@ def train(
     schedule: options.Schedule = None,
     learned_variance: options.LearnedVariance = None,
     init: options.Init = None,
+    vae: options.VaeFrom = None,
     total_steps: options.TotalSteps = None,
     batch: options.Batch = None,
     accumulate: options.Accumulate = None,

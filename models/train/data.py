@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.data.clips import Clips, open_clips
 from models.data.footage import Footage
 from models.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from models.train.latents import Encoding
 
 Frames = NDArray[Any]
 """(n, h, w, C) uint8 or uint16."""
@@ -85,6 +90,12 @@ class Data:
     """A reel for each class; without classes one of everything."""
 
     reels: tuple[Reel, ...]
+    encoding: Encoding | None = None
+    """None: the net works on pixels."""
+
+    def encoded(self, pixels: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
+        """(B, C, S, S) as the net is to see it; with `noise` a sample where there is a choice."""
+        return pixels if self.encoding is None else self.encoding(pixels, noise=noise)
 
 
 def load(recipe: Recipe, folder: Path) -> Data:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from models.train import data as material
 from models.train import wishes
 from models.train.assemble import assemble
 from models.train.data import Data
+from models.train.latents import Encoding, Vae
 from models.train.recipe import PRESETS, Recipe
 from models.train.run import Training
 from models.train.session import Session
@@ -58,6 +59,7 @@ class Asked:
     data: Path | None
     reading: Reading
     init: str | None
+    vae: Vae | None
 
     @property
     def clips(self) -> Path:
@@ -78,11 +80,18 @@ class Asked:
         recipe = wishes.recipe(self.session.folder.name, {**self.settings, **found}, stored=self.stored)
         if not recipe.content and not recipe.domains:
             raise NoData
+        if self.vae is not None:
+            if self.vae.channels != recipe.channels:
+                raise BadWish(
+                    "vae", f"of {self.vae.channels} channels", f"frames have {recipe.channels}; see --channels"
+                )
+            if self.session.team.leads:
+                self.vae.keep(self.clips)
         weights = None
         if self.init is not None:
             weights, digest = _weights(self.init)
             recipe = recipe.model_copy(update={"init": digest})
-        return Job(self.session, self.family, self.session.open(recipe, weights=weights), footage)
+        return Job(self.session, self.family, self.session.open(recipe, weights=weights), footage, self.clips)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +102,21 @@ class Job:
     family: str
     training: Training
     footage: Footage | None
+    clips: Path
 
     def data(self) -> Data:
         """The frames it draws from."""
-        recipe, clips = self.training.recipe, self.session.folder.parent / "clips"
-        if not recipe.content:
-            return material.load(recipe, clips)
-        return material.of(recipe, self.footage or footages.reopen(recipe.content, clips))
+        recipe, vae = self.training.recipe, self.vae()
+        if recipe.content:
+            data = material.of(recipe, self.footage or footages.reopen(recipe.content, self.clips))
+        else:
+            data = material.load(recipe, self.clips)
+        return data if vae is None else replace(data, encoding=Encoding(vae, device=self.session.team.device))
+
+    def vae(self) -> Vae | None:
+        """Its autoencoder, where it works on latents."""
+        digest = self.training.recipe.autoencoder
+        return Vae.reopen(digest, self.clips) if digest else None
 
     def bundle(self, path: Path, *, license_: str) -> Bundle:
         """Write the bundle of the family's runs: the coarse one, and the one that refines where there is one."""
@@ -107,7 +124,7 @@ class Job:
         there = {stage: each for stage, each in sessions.items() if stage is Stage.COARSE or each.state.exists()}
         shipped = self.training.recipe.name in PRESETS
         runs = {stage: each.reopen() for stage, each in there.items()}
-        return assemble(runs, path, name=self.family, license_="Apache-2.0" if shipped else license_)
+        return assemble(runs, path, name=self.family, license_="Apache-2.0" if shipped else license_, vae=self.vae())
 
 
 def asked(what: str, options: Mapping[str, Any], *, runs: Path, team: Team) -> Asked:
@@ -120,9 +137,11 @@ def asked(what: str, options: Mapping[str, Any], *, runs: Path, team: Team) -> A
     settings = wishes.settled(stage, said, preset=options["preset"], config=options["config"])
     if options["domains"]:
         settings |= wishes.of_domains(options["domains"])
-    return Asked(
-        session, family, stage, settings, session.recipe(), options["data"], _reading(options), options["init"]
-    )
+    vae = Vae.read(options["vae"]) if options["vae"] else None
+    if vae is not None:
+        settings |= wishes.of_vae(vae)
+    reading, stored = _reading(options), session.recipe()
+    return Asked(session, family, stage, settings, stored, options["data"], reading, options["init"], vae)
 
 
 def settle_torch() -> None:
@@ -135,14 +154,14 @@ def settle_torch() -> None:
 
 def _shipped(recipe: Recipe, options: Mapping[str, Any], *, runs: Path, team: Team) -> Asked:
     """A recipe that ships: nothing but the precision can be chosen."""
-    fixed = (*OPTIONS, "total_steps", "preset", "config", "data", "domains", "name", "init")
+    fixed = (*OPTIONS, "total_steps", "preset", "config", "data", "domains", "name", "init", "vae")
     for name in fixed:
         if name != "precision" and options[name] is not None:
             raise BadWish(name, options[name], f"{recipe.name} is fixed; train {recipe.stage} with options of your own")
     settings: Settings = {"stage": recipe.stage, "precision": options["precision"] or recipe.precision}
     session = Session(runs / recipe.name, team)
     family = recipe.name.removesuffix(f"-{recipe.stage}")
-    return Asked(session, family, recipe.stage, settings, recipe, None, Reading(), None)
+    return Asked(session, family, recipe.stage, settings, recipe, None, Reading(), None, None)
 
 
 def _family(options: Mapping[str, Any]) -> str:

@@ -50,6 +50,7 @@ LearnedVariance = Annotated[
     bool | None, typer.Option("--learned-variance", help="It says its variance too.", rich_help_panel=_NET)
 ]
 Init = Annotated[str | None, _option(_NET, "Weights of a DiT to start from: a path, or an id on the hub.")]
+VaeFrom = Annotated[str | None, _option(_NET, "Autoencoder (diffusers' layout) whose latents it works on.")]
 
 TotalSteps = Annotated[int | None, _option(_COURSE, "Length of the whole run.", min=1)]
 Batch = Annotated[int | None, _option(_COURSE, "Rows of a step, of all processes together.", min=1)]

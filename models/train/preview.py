@@ -14,17 +14,17 @@ from models import drawing
 from models.data import domains
 from models.data.clips import EVALUATION_SEED
 from models.drawing import Frames
-from models.engine import BUCKETS, Precision
+from models.engines import BUCKETS, Precision
 from models.engines.torch import TorchEngine
-from models.evaluate.sheet import contact_sheet
-from models.evaluator import Evaluator, Nets
-from models.media import Frame, to_uint8
-from models.spec import BundleSpec, Stage
+from models.evaluator import Answering, Evaluator, Nets
+from models.media import Frame, to_uint8, to_unit
+from models.media.sheet import contact_sheet
+from models.spec import BundleSpec, Codec, Stage
 from models.train.assemble import spec_of
-from models.train.batches import enlarge, to_unit
 from models.train.data import Data, Reel
 from models.train.recipe import Recipe
 from models.train.run import Training
+from models.units.refining import enlarge
 
 _SEQUENCES = 2
 _FRAMES = 40
@@ -35,12 +35,13 @@ _TINY = 32
 
 def preview(training: Training, *, data: Data) -> Frame:
     """Coarse: sequences of each class. Refine: low-resolution, refined and real frames of each class."""
-    recipe, nets = training.recipe, _nets(training)
+    recipe, nets = training.recipe, _nets(training, data)
+    vae = data.encoding.vae.spec if data.encoding else None
     if recipe.stage is Stage.COARSE:
-        spec = spec_of({Stage.COARSE: recipe}, name="preview")
+        spec = spec_of({Stage.COARSE: recipe}, name="preview", vae=vae)
         scale = 2 if recipe.coarse_size <= _TINY else 1
         return contact_sheet(list(_sequences(spec, nets)), columns=_FRAMES // 2, scale=scale)
-    spec = spec_of({Stage.COARSE: _stand_in(recipe), Stage.REFINE: recipe}, name="preview")
+    spec = spec_of({Stage.COARSE: _stand_in(recipe), Stage.REFINE: recipe}, name="preview", vae=vae)
     return contact_sheet(list(_refinements(spec, recipe, nets, data)), columns=_REFINED)
 
 
@@ -56,7 +57,7 @@ def _refinements(spec: BundleSpec, recipe: Recipe, nets: Nets, data: Data) -> It
     for index, label in enumerate(_labels(spec)):
         request = drawing.default_request(spec, seed=0, label=label)
         low, real = _seen(recipe, data.reels[index]) if recipe.content else _unseen(recipe, recipe.domains[index])
-        yield to_uint8(enlarge(low, spec.refined_size))
+        yield to_uint8(enlarge(low, size=spec.refined_size))
         yield drawing.refined(spec, low.to(nets[Stage.REFINE].device), request=request, nets=nets)
         yield real
 
@@ -88,8 +89,11 @@ def _labels(spec: BundleSpec) -> list[int | None]:
     return [*range(len(spec.classes))] or [None]
 
 
-def _nets(training: Training) -> Nets:
+def _nets(training: Training, data: Data) -> Nets:
     net = copy.deepcopy(training.ema)
     device = next(net.parameters()).device
     engine = TorchEngine(net, device=device, precision=Precision.FP32, buckets=BUCKETS)
-    return {training.recipe.stage: Evaluator(copy.deepcopy(training.ema).cpu(), engine)}
+    nets: dict[Stage | Codec, Answering] = {training.recipe.stage: Evaluator(copy.deepcopy(net).cpu(), engine)}
+    if data.encoding is not None:
+        nets |= {half: data.encoding.vae.codec(half, device=device) for half in Codec}
+    return nets

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.engine import Precision
+from models.engines import Precision
 from models.presets import time_scale
 from models.spec import KnownRows, NetSpec, Prediction, ScheduleName, Stage
 
@@ -82,6 +82,11 @@ class Recipe(BaseModel):
     """Digest of the user's own sequences as they were decoded; empty: the classes are procedural domains."""
     value_range: tuple[float, float] | None = None
     """Of volumes: the values that the net's -1 and 1 stand for."""
+    autoencoder: str = ""
+    """Digest of the autoencoder whose latents the net works on; empty: it works on pixels."""
+    latent_channels: int = 0
+    downsample: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pixels to a latent, along one side."""
     init: str = ""
     """SHA-256 of the file of weights that the net started from; empty: from nothing."""
     seed: int = 0
@@ -154,14 +159,14 @@ class Recipe(BaseModel):
     @property
     def net(self) -> NetSpec:
         """The net to train; its digest is that of no file yet."""
-        coarse = self.stage is Stage.COARSE
+        coarse, drawn = self.stage is Stage.COARSE, self.latent_channels or self.channels
         return NetSpec(
             file=f"{self.stage}.safetensors",
             sha256=_NOT_WRITTEN_YET,
-            input_size=self.grid * self.coarse_size if coarse else self.refined_size,
+            input_size=self.frame_size // self.downsample * (self.grid if coarse else 1),
             patch=self.patch,
-            in_channels=self.channels if coarse else 2 * self.channels,
-            out_channels=2 * self.channels if self.learned_variance else self.channels,
+            in_channels=drawn if coarse else 2 * drawn,
+            out_channels=2 * drawn if self.learned_variance else drawn,
             width=self.width,
             depth=self.depth,
             heads=self.heads,
@@ -174,10 +179,12 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.frame_size % self.patch:
-            near = max(self.patch, round(self.frame_size / self.patch) * self.patch)
+        step = self.patch * self.downsample
+        if self.frame_size % step:
+            near = max(step, round(self.frame_size / step) * step)
             size = "coarse_size" if self.stage is Stage.COARSE else "refined_size"
-            raise ValueError(f"{size} {self.frame_size} is not a multiple of patch {self.patch}: take {near}")
+            of = f"patch {self.patch}" if self.downsample == 1 else f"patch {self.patch} x {self.downsample} pixels"
+            raise ValueError(f"{size} {self.frame_size} is not a multiple of {of}: take {near}")
         if self.width % self.heads or self.width % 8:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads} and of 8: change one of them")
         if self.learned_variance and self.schedule is not ScheduleName.LINEAR:

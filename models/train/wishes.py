@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -19,6 +20,9 @@ from models.data import domains
 from models.data.footage import Footage
 from models.spec import Stage
 from models.train.recipe import BadRecipe, Draws, Recipe
+
+if TYPE_CHECKING:
+    from models.train.latents import Vae
 
 Settings = dict[str, object]
 """Fields of a recipe."""
@@ -88,6 +92,12 @@ def of_footage(footage: Footage) -> Settings:
         "content": footage.content,
         "value_range": None if window is None else (window.low, window.high),
     }
+
+
+def of_vae(vae: Vae) -> Settings:
+    """What an autoencoder decides."""
+    spec = vae.spec
+    return {"autoencoder": vae.digest, "latent_channels": spec.latent_channels, "downsample": spec.downsample}
 
 
 def of_domains(names: str) -> Settings:
