@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.engines import Precision
+from models.engine import Precision
 from models.schedules import linear_level
 from models.spec import NetSpec, Prediction
 from models.train.batches import Batch

@@ -14,7 +14,7 @@ from models import drawing
 from models.data import domains
 from models.data.clips import EVALUATION_SEED
 from models.drawing import Frames
-from models.engines import BUCKETS, Precision
+from models.engine import BUCKETS, Precision
 from models.engines.torch import TorchEngine
 from models.evaluator import Answering, Evaluator, Nets
 from models.media import Frame, to_uint8, to_unit

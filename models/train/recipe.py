@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.engines import Precision
+from models.engine import Precision
 from models.presets import time_scale
 from models.spec import KnownRows, NetSpec, Prediction, ScheduleName, Stage
 

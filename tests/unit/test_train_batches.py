@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import grid, schedules
+from models.media import to_unit
 from models.spec import ScheduleName, Stage
 from models.train import batches, degradation
 from models.train.batches import Batch
@@ -124,7 +125,7 @@ def test_no_row_is_given_to_nets_that_know_none() -> None:
 
 def test_sixteen_bits_reach_the_net() -> None:
     values = np.array([0, 1, 32768, 65535], np.uint16).reshape(1, 2, 2, 1)
-    unit = batches.to_unit(values)
+    unit = to_unit(values)
     assert unit.shape == (1, 1, 2, 2)
     torch.testing.assert_close(
         (unit.double() + 1) * 32767.5, torch.tensor(values.astype(float)).movedim(-1, 1), atol=0.01, rtol=0
