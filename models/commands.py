@@ -76,7 +76,7 @@ def sample(
     from models import alone, drawing
     from models import bundle as bundles
     from models.data.reference import first_frames
-    from models.media import from_uint8, to_pixels
+    from models.media import to_pixels, to_unit
     from models.plan import frames_made
     from models.spec import Mode
 
@@ -103,7 +103,7 @@ def sample(
             loaded.spec,
             request,
             nets=alone.evaluators(loaded),
-            reference=None if given is None else from_uint8(given),
+            reference=None if given is None else to_unit(given),
         )
         for stage, which, frames in drawn:
             _write_frames(out / stage, to_pixels(frames, bits=loaded.spec.bits), first=which.start)

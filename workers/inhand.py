@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models import units
 from models.bundle import Bundle
-from models.media import from_uint8
+from models.media import to_unit
 from models.noise import NoiseSource, philox
 from models.plan import REFERENCE, Request, Unit, UnitKind, plan
 from models.spec import Mode, Spacing, Stage
@@ -98,7 +98,7 @@ def _reference(task: Task) -> Tensor:
     """The user's own frames, (n, C, h, w) in [-1, 1]."""
     if task.reference is None:
         raise ReferenceLost("the frames of input_reference cannot be read any more; submit the job again")
-    return from_uint8(task.reference)
+    return to_unit(task.reference)
 
 
 def request_of(spec: contract.JobSpec, bundle: Bundle) -> Request:

@@ -26,10 +26,10 @@ from models.evaluate.report import ClassReport, GateReport
 from models.evaluate.sheet import Sheets
 from models.evaluate.traces import TraceTally
 from models.evaluator import Nets
-from models.media import to_uint8
+from models.media import to_uint8, to_unit
 from models.plan import Request
 from models.spec import BundleSpec, Mode, Stage
-from models.train.batches import enlarge, to_unit
+from models.units.refining import enlarge
 
 REAL = {Part.REFERENCE: 200, Part.HELD_OUT: 32}
 """Real sequences of a class that the gate looks at, at most."""
@@ -197,7 +197,7 @@ def _refinement(subject: Subject, name: str) -> Refinement | None:
     request = subject.sample.request(spec, name, seed=0)
     return Refinement(
         real=stills[Stage.REFINE],
-        bicubic=to_uint8(enlarge(low, spec.refined_size)),
+        bicubic=to_uint8(enlarge(low, size=spec.refined_size)),
         refined=drawing.refined(spec, low.to(subject.nets[Stage.REFINE].device), request=request, nets=subject.nets),
         coarse_size=spec.coarse_size,
     )

@@ -1,8 +1,8 @@
-"""Contact sheets: sequences laid out in one picture, to be looked at."""
+"""Which sequences of a class are shown, and how large."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from models.evaluate.material import Drawn, reduced
 from models.media import Frame
+from models.media.sheet import contact_sheet
 from models.spec import Stage
 
-_GAP = 4
 _SHOWN = {Stage.COARSE: 8, Stage.REFINE: 2}
 """Sequences on a sheet."""
 _COLUMNS = {Stage.COARSE: 32, Stage.REFINE: 16}
@@ -43,18 +43,3 @@ class Sheets:
         for stage, kept in self._kept.items():
             scale = 2 if stage is Stage.COARSE and kept[0].shape[1] <= _TINY else 1
             yield names[stage], contact_sheet(kept, columns=_COLUMNS[stage], scale=scale)
-
-
-def contact_sheet(sequences: Sequence[NDArray[np.uint8]], *, columns: int, scale: int = 1) -> Frame:
-    """Sequences (F, h, w, 3) of one frame size, each in rows of `columns` frames, a gap between sequences."""
-    return np.ascontiguousarray(np.concatenate([_rows(frames, columns, scale) for frames in sequences])[:-_GAP])
-
-
-def _rows(frames: NDArray[np.uint8], columns: int, scale: int) -> Frame:
-    count, height, width, _ = frames.shape
-    lines = -(-count // columns)
-    padded = np.full((lines * columns, height, width, 3), 255, dtype=np.uint8)
-    padded[:count] = frames
-    tiles = padded.reshape(lines, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
-    picture = tiles.reshape(lines * height, columns * width, 3).repeat(scale, axis=0).repeat(scale, axis=1)
-    return np.concatenate([picture, np.full((_GAP, columns * width * scale, 3), 255, dtype=np.uint8)])

@@ -6,7 +6,7 @@ shown the upper eight. Files hold no time stamps, so equal frames give equal byt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,12 @@ def viewable(frame: Pixels) -> Frame:
     return np.repeat((frame >> 8).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def from_uint8(frames: NDArray[np.uint8]) -> Tensor:
-    """(n, H, W, 3) -> (n, 3, H, W) float32 in [-1, 1]."""
+def to_unit(frames: NDArray[Any]) -> Tensor:
+    """(..., h, w, C) uint8 or uint16 -> (..., C, h, w) float32 in [-1, 1]."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 1).float() / 127.5 - 1
+    half = np.iinfo(frames.dtype).max / 2
+    values = np.ascontiguousarray(frames)
+    # torch computes little with 16 bits without a sign
+    stored = torch.from_numpy(values if values.dtype == np.uint8 else values.astype(np.int32))
+    return stored.movedim(-1, -3).float() / half - 1

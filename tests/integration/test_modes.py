@@ -14,7 +14,7 @@ from PIL import Image
 
 from models import alone, drawing
 from models.bundle import Bundle
-from models.media import from_uint8, png
+from models.media import png, to_unit
 from models.spec import Mode, Stage
 from service.client import Client
 from tests.integration.up_fixtures import ONE_THREAD, up
@@ -51,7 +51,7 @@ def made(client: Client, total: int, stage: contract.Stage, **fields: Any) -> np
 
 def by_itself(bundle: Bundle, stage: Stage, reference: np.ndarray | None = None, **wishes: object) -> np.ndarray:
     mode = Mode(str(wishes.pop("mode", "sound")))
-    given = None if reference is None else from_uint8(reference)
+    given = None if reference is None else to_unit(reference)
     known = {} if reference is None else {"reference_frames": len(reference)}
     request = drawing.request(bundle.spec, seed=5, class_name=None, wishes=wishes | known, mode=mode)  # type: ignore[arg-type]
     return drawing.sequence(bundle.spec, request, nets=alone.evaluators(bundle), reference=given)[stage]
