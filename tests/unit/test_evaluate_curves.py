@@ -79,6 +79,14 @@ def test_a_verdict_knows_chance() -> None:
     assert caught <= 8
 
 
+def test_an_interval_is_as_wide_as_that_of_a_mean_of_independent_sequences() -> None:
+    values = np.random.default_rng(0).normal(3.0, 2.0, 200)
+    margin = 1.96 * values.std() / np.sqrt(200)
+    found = seams.mean(values)
+    assert found.value == pytest.approx(values.mean())
+    assert (found.value - found.low, found.high - found.value) == pytest.approx((margin, margin), rel=0.15)
+
+
 def grey(levels: np.ndarray, *, size: int = 8) -> Bytes:
     """A sequence of even frames, (F,) -> (F, size, size, 3)."""
     return np.broadcast_to(levels.astype(np.uint8)[:, None, None, None], (len(levels), size, size, 3)).copy()
@@ -102,12 +110,13 @@ def test_traces_of_a_ramp() -> None:
 
 def test_levels_of_a_coloured_edge() -> None:
     frame = np.zeros((8, 8, 3), dtype=np.uint8)
-    frame[:, 4:] = [200, 0, 0]
+    frame[:, 4:] = [200, 50, 50]
     brightness, contrast, colour, sharpness = traced(np.stack([frame] * WINDOW)).levels[0, 0]
-    assert brightness == pytest.approx(0.299 * 100.0, rel=1e-5)
-    assert contrast == pytest.approx(0.299 * 100.0, rel=1e-5)
-    assert colour == pytest.approx(100.0)
-    assert sharpness == pytest.approx(0.5 * 0.299 * 200.0 / 7.0, rel=1e-5)
+    bright = 0.299 * 200.0 + 0.701 * 50.0
+    assert brightness == pytest.approx(bright / 2.0, rel=1e-5)
+    assert contrast == pytest.approx(bright / 2.0, rel=1e-5)
+    assert colour == pytest.approx(75.0)
+    assert sharpness == pytest.approx(0.5 * bright / 7.0, rel=1e-5)
 
 
 def test_a_drift_is_the_change_in_spreads_of_real_frames() -> None:

@@ -223,6 +223,13 @@ def test_spread_is_that_of_equally_many_real_sequences() -> None:
     assert measured["nearest"] == pytest.approx(scale["nearest"], rel=0.1)
 
 
+def test_more_sequences_than_the_reference_has_are_not_nearer_to_one_another() -> None:
+    real = clips("lava", 10_000, 60).coarse
+    few = Yardstick(real[:10], columns=4)
+    groups = [few.measure(real[start : start + 10])["nearest"] for start in range(10, 60, 10)]
+    assert few.measure(real[10:])["nearest"] == pytest.approx(np.mean(groups), rel=1e-4)
+
+
 def test_an_enlarged_frame_lacks_fine_detail() -> None:
     frames = domains.load("sky").render(1, frames=6, size=128)
     enlarged = reduce_frames(frames, 16).repeat(8, axis=1).repeat(8, axis=2)
