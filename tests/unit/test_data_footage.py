@@ -60,6 +60,18 @@ def test_another_reading_or_another_file_makes_another_footage(wanted: Wanted, t
     assert (count, changed.content != first.content) == (3, True)
 
 
+def test_a_file_of_the_same_name_and_size_is_another_one_if_it_is_newer(tmp_path: Path) -> None:
+    stack, wanted = tmp_path / "data" / "a.npy", Wanted(tmp_path / "data", Reading(), sizes=(4,), shortest=1)
+    stack.parent.mkdir()
+    contents = []
+    for time in (1, 2):
+        np.save(stack, np.full((3, 4, 4), time, np.uint8))
+        os.utime(stack, (time, time))
+        footage, _ = decode(wanted, tmp_path / "cache")
+        contents.append(footage.content)
+    assert contents[0] != contents[1]
+
+
 def test_equal_frames_are_the_same_content_wherever_they_lie(wanted: Wanted, tmp_path: Path) -> None:
     first, _ = decode(wanted, tmp_path / "cache")
     moved = replace(wanted, folder=wanted.folder.rename(tmp_path / "elsewhere"))
