@@ -27,7 +27,9 @@ from models.train.run import Training
 from models.units.refining import enlarge
 
 _SEQUENCES = 2
+_GRIDS = 4
 _FRAMES = 40
+"""Most frames of a sequence, if one grid has not more."""
 _REFINED = 4
 _TINY = 32
 """Frames up to this size are shown twice as large."""
@@ -40,16 +42,23 @@ def preview(training: Training, *, data: Data) -> Frame:
     if recipe.stage is Stage.COARSE:
         spec = spec_of({Stage.COARSE: recipe}, name="preview", vae=vae)
         scale = 2 if recipe.coarse_size <= _TINY else 1
-        return contact_sheet(list(_sequences(spec, nets)), columns=_FRAMES // 2, scale=scale)
+        frames = _frames(spec)
+        return contact_sheet(list(_sequences(spec, nets, frames)), columns=-(-frames // 2), scale=scale)
     spec = spec_of({Stage.COARSE: _stand_in(recipe), Stage.REFINE: recipe}, name="preview", vae=vae)
     return contact_sheet(list(_refinements(spec, recipe, nets, data)), columns=_REFINED)
 
 
-def _sequences(spec: BundleSpec, nets: Nets) -> Iterator[Frames]:
+def _frames(spec: BundleSpec) -> int:
+    """Those of a few grids."""
+    first, further = spec.grid**2, spec.grid * (spec.grid - spec.overlap_rows)
+    return min(first + (_GRIDS - 1) * further, max(_FRAMES, first))
+
+
+def _sequences(spec: BundleSpec, nets: Nets, frames: int) -> Iterator[Frames]:
     for label in _labels(spec):
         for seed in range(_SEQUENCES):
             request = drawing.default_request(spec, seed=seed, label=label)
-            request = replace(request, num_frames=_FRAMES, last=Stage.COARSE)
+            request = replace(request, num_frames=frames, last=Stage.COARSE)
             yield drawing.sequence(spec, request, nets=nets)[Stage.COARSE]
 
 
