@@ -109,6 +109,8 @@ def sample(
             _write_frames(out / stage, to_pixels(frames, bits=loaded.spec.bits), first=which.start)
             progress.advance(bars[stage], len(which))
     _write_video(out, stage=request.last, frames=total, fps=loaded.spec.defaults.fps)
+    if loaded.spec.bits == 16:
+        _write_stack(out, stage=request.last, frames=total, value_range=loaded.spec.value_range)
     console.print(f"{out}: {total} frames ({', '.join(bars)}), and a video of them")
 
 
@@ -127,3 +129,12 @@ def _write_video(folder: Path, *, stage: Stage, frames: int, fps: int) -> None:
 
     files = (folder / stage / f"{index:04d}.png" for index in range(frames))
     (folder / "video.mp4").write_bytes(mp4.encode((png.decode(file.read_bytes()) for file in files), fps=fps))
+
+
+def _write_stack(folder: Path, *, stage: Stage, frames: int, value_range: tuple[float, float] | None) -> None:
+    """The frames of one stage as frames.npz, without loss."""
+    from models.media import npz, png
+
+    files = (folder / stage / f"{index:04d}.png" for index in range(frames))
+    stack = npz.encode((png.decode_deep(file.read_bytes()) for file in files), value_range=value_range)
+    (folder / "frames.npz").write_bytes(stack)

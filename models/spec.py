@@ -197,6 +197,8 @@ class BundleSpec(_Frozen):
     """Channels of a frame as it is shown."""
     bits: Literal[8, 16] = 8
     """Depth of a frame as it is stored; 16 for one channel only."""
+    value_range: tuple[float, float] | None = None
+    """What the least and the greatest stored number stand for, in the units of the data that it was trained on."""
     classes: tuple[str, ...] = ()
     known_rows: KnownRows
     overlap_rows: Annotated[int, Field(ge=1)]

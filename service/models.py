@@ -48,6 +48,8 @@ def view(entry: CatalogueEntry, *, workers: Sequence[WorkerState]) -> dict[str, 
         "modes": [mode.value for mode in entry.modes],
         "cache": entry.caches,
         "grid": entry.grid,
+        "bits": entry.bits,
+        "value_range": entry.value_range,
         "sizes": {stage.value: entry.frame_size(stage) for stage in entry.stages},
         "defaults": {
             "num_frames": entry.default_num_frames,

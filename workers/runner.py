@@ -211,6 +211,8 @@ def _entry(bundle: Bundle, engines: Mapping[str, EngineInfo], *, default: str) -
         grid=spec.grid,
         coarse_size=spec.coarse_size,
         refined_size=spec.refined_size,
+        bits=spec.bits,
+        value_range=spec.value_range,
         max_frames=spec.limits.num_frames,
         max_steps=spec.limits.steps,
         max_guidance_scale=spec.limits.guidance_scale,

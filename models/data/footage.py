@@ -52,6 +52,12 @@ class Footage:
         """1 or 3."""
         return int(next(iter(self.frames.values())).shape[-1])
 
+    @property
+    def bits(self) -> int:
+        """Of what frames are kept as: 16 for grey ones of that depth."""
+        deep = next(iter(self.frames.values())).dtype == np.uint16
+        return 16 if deep and self.channels == 1 else 8
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

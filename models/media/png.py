@@ -21,7 +21,12 @@ def encode(frame: Pixels) -> bytes:
 
 def decode(data: bytes) -> Frame:
     """(H, W, 3) of 8 bits, whatever the depth of the file."""
+    return viewable(decode_deep(data))
+
+
+def decode_deep(data: bytes) -> Pixels:
+    """(H, W, 3) of 8 bits or (H, W) of 16, as the file is."""
     image = Image.open(io.BytesIO(data))
     if image.mode.startswith("I"):
-        return viewable(np.asarray(image).astype(np.uint16))
+        return np.asarray(image).astype(np.uint16)
     return np.asarray(image.convert("RGB"))

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 OVERLAP_ROWS = 2
 """Two given rows measured better than one, and need half the grids of three."""
-DEFAULTS = Defaults(num_frames=64, fps=12, sampler="euler", coarse_steps=10, refine_steps=2, guidance_scale=1.5)
+DEFAULTS = Defaults(
+    num_frames=64,
+    fps=12,
+    sampler="dpmpp_2m",
+    spacing=Spacing.LOG_SNR,
+    coarse_steps=10,
+    refine_steps=2,
+    guidance_scale=1.5,
+)
 """Of the bundle that ships, as measured by its gate."""
 DESCRIPTION = (
     "Small nets for trying the service out: sky time-lapses and lava lamps, 16-pixel coarse frames refined to 128 "
@@ -37,7 +45,7 @@ def spec_of(
     """The bundle that these recipes make, but for its file digests. There is a coarse one; one that refines may be."""
     coarse = recipes[Stage.COARSE]
     last = recipes.get(Stage.REFINE, coarse)
-    for field in ("domains", "channels", "coarse_size", "value_range", "autoencoder"):
+    for field in ("domains", "channels", "bits", "coarse_size", "value_range", "autoencoder"):
         ours, theirs = getattr(coarse, field), getattr(last, field)
         if ours != theirs:
             raise Mismatch(f"{field} is {ours} in {coarse.name}, {theirs} in {last.name}: train one of them again")
@@ -49,6 +57,8 @@ def spec_of(
         coarse_size=coarse.coarse_size,
         refined_size=last.frame_size,
         channels=coarse.channels,
+        bits=coarse.bits,
+        value_range=coarse.value_range,
         classes=coarse.domains,
         known_rows=coarse.known_rows,
         overlap_rows=_overlap(coarse),
@@ -82,7 +92,7 @@ def _defaults(coarse: Recipe, last: Recipe) -> Defaults:
     if coarse.name in PRESETS:
         return DEFAULTS
     if not _is_linear(coarse):
-        sampler, spacing = "euler", Spacing.LINEAR
+        sampler, spacing = "dpmpp_2m", Spacing.LOG_SNR
     else:  # known rows that are noised need a sampler that draws noise too, and both need these levels
         replaced = coarse.known_rows is KnownRows.REPLACEMENT
         sampler, spacing = "sde_dpmpp_2m" if replaced else "dpmpp_2m", Spacing.LOG_SNR

@@ -80,6 +80,8 @@ class Recipe(BaseModel):
     """Frames of each."""
     content: str = ""
     """Digest of the user's own sequences as they were decoded; empty: the classes are procedural domains."""
+    bits: Literal[8, 16] = 8
+    """Depth of the frames it is shown, and so of those that the bundle makes."""
     value_range: tuple[float, float] | None = None
     """Of volumes: the values that the net's -1 and 1 stand for."""
     autoencoder: str = ""

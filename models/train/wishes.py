@@ -89,6 +89,7 @@ def of_footage(footage: Footage) -> Settings:
     return {
         "domains": footage.classes,
         "channels": footage.channels,
+        "bits": footage.bits,
         "content": footage.content,
         "value_range": None if window is None else (window.low, window.high),
     }

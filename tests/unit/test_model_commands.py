@@ -19,7 +19,7 @@ from models.plan import plan
 from models.spec import Stage
 from models.train.commands import app as train_app
 from models.units import pictures
-from tests.tiny import awake, tiny_net, tiny_spec
+from tests.tiny import awake, deep_spec, tiny_net, tiny_spec, written
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,21 @@ def test_sample_writes_every_frame_and_a_video(tiny: Bundle, tmp_path: Path) -> 
     assert len(list(mp4.decode((tmp_path / "video.mp4").read_bytes()))) == 18
 
 
+def test_sixteen_bits_are_written_as_a_stack_too(tmp_path: Path) -> None:
+    deep = written(tmp_path / "deep", deep_spec().model_copy(update={"value_range": (-1000.0, 400.0)}))
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, ["sample", str(deep.path), "--num-frames", "18", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    with np.load(out / "frames.npz") as archive:
+        assert archive["frames"].shape == (18, 8, 8)
+        assert archive["frames"].dtype == np.uint16
+        assert archive["value_range"].tolist() == [-1000.0, 400.0]
+        for index, frame in enumerate(archive["frames"]):
+            data = (out / "refine" / f"{index:04d}.png").read_bytes()
+            np.testing.assert_array_equal(png.decode_deep(data), frame)
+            np.testing.assert_array_equal(png.decode(data)[..., 0], frame >> 8)
+
+
 @pytest.mark.parametrize(
     ("class_name", "wishes", "message"),
     [
@@ -60,7 +75,7 @@ def test_sample_writes_every_frame_and_a_video(tiny: Bundle, tmp_path: Path) -> 
         (None, {"num_frames": 257}, "num_frames 257 is not served by this bundle: choose at most 256"),
         (None, {"refine_steps": 51}, "refine_steps 51 is not served by this bundle: choose at most 50"),
         (None, {"guidance_scale": 11.0}, "guidance_scale 11.0 is not served by this bundle: choose at most 10"),
-        (None, {"sampler": "magic"}, "sampler 'magic' is not served by this bundle: choose one of euler, heun"),
+        (None, {"sampler": "magic"}, "sampler 'magic' is not served by this bundle: choose one of ddim, ddpm"),
     ],
 )
 def test_what_a_bundle_does_not_serve_is_refused(

@@ -43,6 +43,10 @@ class CatalogueEntry(Value):
     grid: int
     coarse_size: int
     refined_size: int
+    bits: int = 8
+    """Depth of a frame as it is stored."""
+    value_range: tuple[float, float] | None = None
+    """What the least and the greatest stored number stand for."""
     max_frames: int
     max_steps: int
     max_guidance_scale: float
