@@ -31,8 +31,9 @@ format: $(VENV)/.installed-dev ## rewrite the source in the project's format
 faults: $(VENV)/.installed-test ## kill processes, servers and networks (minutes)
 	@$(PYTEST) -m faults --timeout=900
 
-bench: $(VENV)/.installed-test ## measure speed
-	@$(PYTEST) -m benchmark --timeout=3600 -s
+bench: $(VENV)/.installed-test ## what reusing features costs; sampling on a model with a known answer (minutes)
+	@$(BIN)/python -m tests.benchmarks.caching
+	@$(BIN)/python -m tests.benchmarks.outpainting
 
 gate: $(VENV)/.installed ## measure the bundled model against real sequences (long)
 	@$(BIN)/gridit evaluate --out out/gate
