@@ -99,34 +99,38 @@ def view_of(stage: Stage, measured: Measured, *, steps: tuple[Step, ...]) -> Vie
 
 def seam_table(curves: Sequence[ClassCurves]) -> Table:
     """The ratios of every class and view, with their confidence intervals."""
-    title = "Frame-to-frame distance at seams over that elsewhere (95 % intervals)"
-    table = _table("class", "view", "seam", "generated", "real", "", title=title)
+    table = _table("class", "view", "seams", "generated", "real", "", title="Frame-to-frame distance at seams")
+    table.caption = "grids: between grids / inside a grid; rows: between rows / within a row; 95 % intervals"
     for one in curves:
-        for view in one.views:
+        for view, place in zip(one.views, _places(one), strict=True):
             found = view.seams
-            table.add_row(
-                one.name,
-                view.name,
-                "grid / inside",
-                _shown(found.grid_seam),
-                _shown(found.real_grid_seam),
-                found.verdict,
-            )
-            table.add_row(one.name, view.name, "row / in row", _shown(found.row_seam), _shown(found.real_row_seam), "")
+            table.add_section()
+            table.add_row(*place, "grids", _shown(found.grid_seam), _shown(found.real_grid_seam), found.verdict)
+            table.add_row("", "", "rows", _shown(found.row_seam), _shown(found.real_row_seam), "")
     return table
 
 
 def drift_table(curves: Sequence[ClassCurves]) -> Table:
     """How much each level changes from the first quarter of the frames to the last."""
-    title = "Change from the first quarter to the last, in spreads of real frames"
-    table = _table("class", "view", "level", "generated", "real", title=title)
+    table = _table("class", "view", "level", "generated", "real", title="Change from the first quarter to the last")
+    table.caption = "in spreads of real frames, 95 % intervals; features: distance from real ones, first -> last window"
     for one in curves:
-        for view in one.views:
-            for drift in view.drifts:
-                table.add_row(one.name, view.name, drift.name, str(drift.change), str(drift.real_change))
-            first, last = (f"{values[0]:.2f} -> {values[-1]:.2f}" for values in (view.shift.generated, view.shift.real))
-            table.add_row(one.name, view.name, "features, off by", first, last)
+        for view, place in zip(one.views, _places(one), strict=True):
+            table.add_section()
+            shift = view.shift
+            for index, drift in enumerate(view.drifts):
+                table.add_row(
+                    *(place if not index else ("", "")), drift.name, str(drift.change), str(drift.real_change)
+                )
+            table.add_row(
+                "", "", "features", *(f"{one[0]:.2f} -> {one[-1]:.2f}" for one in (shift.generated, shift.real))
+            )
     return table
+
+
+def _places(curves: ClassCurves) -> list[tuple[str, str]]:
+    """Class and view of each view; the class once."""
+    return [(curves.name if not index else "", view.name) for index, view in enumerate(curves.views)]
 
 
 def _by_cell(distances: Doubles, steps: tuple[Step, ...], *, grids: set[int]) -> ByCell:
@@ -152,7 +156,7 @@ def _by_cell_json(one: ByCell) -> dict[str, list[float]]:
 def _table(*columns: str, title: str) -> Table:
     table = Table(title=title)
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column in ("generated", "real"))
     return table
 
 

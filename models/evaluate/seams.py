@@ -72,7 +72,7 @@ class SeamReport:
             return "no seams"
         if self.grid_seam.low > 1.0:
             return "larger"
-        return "no larger" if self.grid_seam.value <= 1.0 else "larger by no more than chance"
+        return "no larger" if self.grid_seam.value <= 1.0 else "unclear"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"verdict": self.verdict}
