@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models import alone, samplers
+from models import alone, presets, samplers
 from models.engine import Precision
 from models.engines.torch import TorchEngine
 from models.evaluator import Evaluator, Nets
@@ -70,7 +70,15 @@ class Recorded:
 
     def spec(self, stage: Stage) -> NetSpec:
         """Sizes read off the shapes."""
-        return _spec_of(load_file(self.folder / f"{FILES[stage]}.safetensors"), heads=int(self.facts["heads"]))
+        return _spec_of(load_file(self.folder / f"{FILES[stage]}.safetensors"), heads=self._heads)
+
+    @property
+    def _heads(self) -> int:
+        """As recorded; else as the published nets have them, by width."""
+        if "heads" in self.facts:
+            return int(self.facts["heads"])
+        width = load_file(self.folder / "stage1.safetensors")["pos_embed"].shape[-1]
+        return next(size.heads for size in presets.SIZES.values() if size.width == width)
 
     def _evaluator(self, stage: Stage) -> Evaluator:
         def net() -> DiT:

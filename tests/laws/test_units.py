@@ -62,7 +62,7 @@ def run_all(
 
 
 @pytest.mark.parametrize("mode", list(KnownRows))
-@pytest.mark.parametrize("num_frames", [1, 5, 16, 17, 64])
+@pytest.mark.parametrize("num_frames", [1, 5, 16, 17, 64, 200])
 def test_exactly_n_frames_of_both_stages(num_frames: int, mode: KnownRows) -> None:
     spec, wanted = tiny_spec(known_rows=mode), request(num_frames=num_frames)
     results, _ = run_all(spec, wanted)
