@@ -104,8 +104,15 @@ def _call(name: str, arguments: Sequence[str]) -> int:
     except GriditError as error:
         return _fail(error.message, cause=error)
     except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
+        if _is_told(error):
+            return _fail(str(error), cause=error)
         return _fail(f"{type(error).__name__}: {error} (gridit --debug {name} ... shows where)", cause=error)
     return 0
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether it is one of ours about what the user gave: its message says all."""
+    return isinstance(error, ValueError) and type(error).__module__.startswith(("models.", "workers.", "service."))
 
 
 def _invoke(command: Command, name: str, arguments: Sequence[str]) -> None:
