@@ -33,6 +33,18 @@ class Window:
         """As radiologists name it."""
         return cls(level - width / 2, level + width / 2)
 
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """From "LEVEL,WIDTH"; `BadData` says what it should be."""
+        try:
+            level, width = (float(part) for part in text.split(","))
+        except ValueError:
+            width = level = 0.0
+        if not width > 0:
+            expected = "LEVEL,WIDTH with a width of more than 0"
+            raise BadData("window", found=repr(text), expected=expected, remedy="write it such as 40,400")
+        return cls.around(level, width=width)
+
     def apply(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """Any values -> uint16, rounded."""
         share = (values.astype(np.float64) - self.low) / max(self.high - self.low, np.finfo(np.float64).tiny)

@@ -20,7 +20,6 @@ from models.terminal import DEMO, console, progress_bar
 if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.data.decoding import Reading
-    from models.data.volumes import Window
     from models.evaluate.reference import Reference
     from models.evaluate.run import Outcome, Subject
     from models.spec import BundleSpec
@@ -163,23 +162,11 @@ def _reading(spec: BundleSpec, *, stride: int, fit: str, crop: int | None, windo
     from models.data.decoding import Reading
     from models.data.framing import Fit
     from models.data.listing import Classes
-
-    classes = Classes.FOLDERS if spec.classes else Classes.NONE
-    seen = None if window is None else _window(window)
-    return Reading(classes, stride=stride, fit=Fit(fit), crop=crop, channels=spec.channels, window=seen)
-
-
-def _window(text: str) -> Window:
-    """LEVEL,WIDTH."""
     from models.data.volumes import Window
 
-    try:
-        level, width = (float(number) for number in text.split(","))
-    except ValueError:
-        width = 0.0
-    if width <= 0:
-        raise typer.BadParameter(f"--window {text!r}: expected LEVEL,WIDTH, such as 40,400")
-    return Window.around(level, width=width)
+    classes = Classes.FOLDERS if spec.classes else Classes.NONE
+    seen = None if window is None else Window.parse(window)
+    return Reading(classes, stride=stride, fit=Fit(fit), crop=crop, channels=spec.channels, window=seen)
 
 
 def _reference(

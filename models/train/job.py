@@ -182,7 +182,7 @@ def _reading(options: Mapping[str, Any]) -> Reading:
         fit=Fit(options["fit"]),
         crop=options["crop"],
         channels=_channels(options["channels"]),
-        window=_window(options["window"]),
+        window=Window.parse(options["window"]) if options["window"] else None,
     )
 
 
@@ -190,18 +190,6 @@ def _channels(wish: int | None) -> int | None:
     if wish == 2:
         raise BadWish("channels", wish, "1 (grey) or 3 (colour)")
     return wish
-
-
-def _window(text: str | None) -> Window | None:
-    if text is None:
-        return None
-    try:
-        level, width = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise BadWish("window", text, "LEVEL,WIDTH, such as 40,400") from error
-    if width <= 0:
-        raise BadWish("window", text, "its width is more than 0")
-    return Window.around(level, width=width)
 
 
 def _weights(source: str) -> tuple[Mapping[str, Tensor], str]:

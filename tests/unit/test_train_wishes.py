@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from models import bundle as bundles
+from models.data.errors import BadData
 from models.spec import KnownRows, Prediction, ScheduleName, Stage
 from models.train import wishes
 from models.train.commands import app
@@ -120,8 +121,8 @@ def test_names_become_those_of_bundles() -> None:
         (("--name", "fresh"), NoData, "no data: name a folder of sequences"),
         (("--data", "x", "--domains", "sky"), BadWish, "choose --data or --domains"),
         (("--domains", "fog"), BadWish, "domains 'fog' is not possible: there are balls, lava, scan, sky"),
-        (("--data", "x", "--window", "40"), BadWish, "window '40' is not possible: LEVEL,WIDTH"),
-        (("--data", "x", "--window", "40,0"), BadWish, "its width is more than 0"),
+        (("--data", "x", "--window", "40"), BadData, "window: found '40', expected LEVEL,WIDTH"),
+        (("--data", "x", "--window", "40,0"), BadData, "with a width of more than 0"),
         (("--data", "x", "--channels", "2"), BadWish, r"channels 2 is not possible: 1 \(grey\) or 3"),
     ],
 )
