@@ -15,6 +15,8 @@ from models.nn.dit import DiT
 from models.spec import BundleSpec, Defaults, KnownRows, Limits, NetSpec, Prediction, ScheduleName, Stage
 
 CLASSES = ("lava", "sky")
+DEPTH = 3
+"""One block between the first and the last: the least that has deep features."""
 
 
 def tiny_net(*, stage: Stage, prediction: Prediction = Prediction.X) -> NetSpec:
@@ -28,7 +30,7 @@ def tiny_net(*, stage: Stage, prediction: Prediction = Prediction.X) -> NetSpec:
         in_channels=3 if coarse else 6,
         out_channels=3,
         width=32,
-        depth=3,
+        depth=DEPTH,
         heads=2,
         classes=len(CLASSES),
         prediction=prediction,

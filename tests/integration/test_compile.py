@@ -40,7 +40,7 @@ from models.nn.dit import DiT
 from models.spec import BundleSpec, Stage
 from service import cli
 from tests.exported import graph, needs_export, net
-from tests.tiny import awake, tiny_spec
+from tests.tiny import DEPTH, awake, tiny_spec
 
 BUCKETS = (1, 8)
 """Enough to see several profiles; each costs seconds to build."""
@@ -164,7 +164,7 @@ def head(facts: Iterator[Phase | Done], count: int) -> list[Phase]:
 
 def test_a_rebuilt_plan_is_the_same_byte_for_byte(tmp_path: Path) -> None:
     cache, wanted, onnx = EngineCache(tmp_path / "engines"), small(), graph(Stage.REFINE, Precision.FP16)
-    made = build(onnx, wanted, depth=2)
+    made = build(onnx, wanted, depth=DEPTH)
     record = stored(cache, wanted, onnx=onnx, plan=made.plan)
     cache.path(record).write_bytes(made.plan[:-1])
     rebuild = OnDamage.REBUILD
@@ -190,7 +190,7 @@ def stored(cache: EngineCache, wanted: Order, *, onnx: bytes, plan: bytes) -> Re
         build_seconds=0,
         kernels=1,
         fused_attentions=2,
-        depth=2,
+        depth=DEPTH,
     )
     cache.store(record, plan)
     return record
@@ -221,19 +221,19 @@ def test_other_weights_miss(first: list[Phase | Done], demo: Bundle, cache: Engi
 
 def test_fusion_is_counted(tmp_path: Path) -> None:
     onnx, wanted = graph(Stage.REFINE, Precision.FP16), small(buckets=[1, 4])
-    assert build(onnx, wanted, depth=2).fused_attentions == 2
+    assert build(onnx, wanted, depth=DEPTH).fused_attentions == DEPTH
     with pytest.raises(FusionLost, match="4 of 6"):
-        build(onnx, wanted, depth=3)
+        build(onnx, wanted, depth=DEPTH + 1)
 
 
 def test_one_wide_profile_and_many_targets_build_too() -> None:
     every = small(targets=["sm75", "sm80", "sm86", "sm89", "sm120", "sm121"], buckets=[1, 8], profiles=Profiles.ONE)
-    assert build(graph(Stage.REFINE, Precision.FP16), every, depth=2).fused_attentions == 2
+    assert build(graph(Stage.REFINE, Precision.FP16), every, depth=DEPTH).fused_attentions == DEPTH
 
 
 def test_a_graph_that_is_none_is_told_in_the_compilers_words() -> None:
     with pytest.raises(BuildFailed, match="parse"):
-        build(b"no graph", small(), depth=2)
+        build(b"no graph", small(), depth=DEPTH)
 
 
 def test_what_cannot_be_asked_for() -> None:
