@@ -5,6 +5,7 @@ The official mode leaves little choice: it is the published loop, whatever the b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from service.checks import at_most, listed, one_of
@@ -41,12 +42,16 @@ def _sound(request: VideoRequest, entry: CatalogueEntry) -> dict[str, Any]:
     return {
         "num_inference_steps": _steps(request, entry, default=entry.default_steps),
         "refine_steps": entry.default_refine_steps,
-        "sampler": one_of("sampler", request.sampler or entry.default_sampler, allowed=entry.samplers),
-        "spacing": one_of("spacing", request.spacing or entry.default_spacing, allowed=entry.spacings),
+        "sampler": _chosen("sampler", request.sampler, default=entry.default_sampler, allowed=entry.samplers),
+        "spacing": _chosen("spacing", request.spacing, default=entry.default_spacing, allowed=entry.spacings),
         "guidance_scale": at_most("guidance_scale", scale, limit=entry.max_guidance_scale),
         "slow_motion": at_most("slow_motion", request.slow_motion or 1, limit=entry.grid**2 - 1),
         "cache": request.cache or 1,
     }
+
+
+def _chosen(name: str, asked: str | None, *, default: str, allowed: Sequence[str]) -> str:
+    return default if asked is None else one_of(name, asked, allowed=allowed)
 
 
 def _official(request: VideoRequest, entry: CatalogueEntry) -> dict[str, Any]:
