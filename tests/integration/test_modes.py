@@ -5,18 +5,22 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from models import alone, drawing
-from models.bundle import Bundle
+from models.bundle import Bundle, load
+from models.checkpoint.commands import app as importing
 from models.media import png, to_unit
 from models.spec import Mode, Stage
 from service.client import Client
+from tests import published
 from tests.integration.up_fixtures import ONE_THREAD, up
 from tests.tiny import deep_spec, released_spec, written
 from workers.contracts import job as contract
@@ -29,7 +33,20 @@ pytestmark = pytest.mark.timeout(300)
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     folder = tmp_path_factory.mktemp("bundles")
     specs = [released_spec(), released_spec(stages=(Stage.COARSE,)), deep_spec()]
-    return {spec.name: written(folder / spec.name, spec) for spec in specs}
+    return {spec.name: written(folder / spec.name, spec) for spec in specs} | {"latent": imported(folder)}
+
+
+def imported(folder: Path) -> Bundle:
+    """Nets with labels over an autoencoder's latents, as they are imported: frames of 8 pixels, refined to 16."""
+    vae = published.save_vae(folder / "vae")
+    files = {stage: folder / f"{stage}.pt" for stage in Stage}
+    torch.save(published.labelled_net(size=16).state_dict(), files[Stage.COARSE])
+    torch.save(published.labelled_net(in_channels=8, size=8).state_dict(), files[Stage.REFINE])
+    sources = [str(files[Stage.COARSE]), "--refine", str(files[Stage.REFINE]), "--vae", str(vae)]
+    target = folder / "latent"
+    done = CliRunner().invoke(importing, ["import", *sources, "--to", str(target), "--name", "latent", "--heads", "4"])
+    assert done.exit_code == 0, done.output
+    return load(target)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +119,21 @@ def test_a_bundle_without_refinement_ends_with_its_coarse_frames(client: Client)
     assert job["stages"] == "coarse"
     assert job["size"] == "4x4"
     made(client, 17, contract.Stage.COARSE, model="coarse-only", num_frames=17)
+
+
+@pytest.mark.parametrize(("mode", "total"), [("sound", 20), ("official", 32)])
+def test_latents_become_the_frames_that_they_become_alone(
+    client: Client, bundles: dict[str, Bundle], mode: str, total: int
+) -> None:
+    spec = bundles["latent"].spec
+    asked = {"model": "latent", "prompt": spec.classes[1], "mode": mode, "seed": 5, "num_frames": 20}
+    frames = made(client, total, contract.Stage.REFINED, num_inference_steps=3, **asked)
+    wishes = {"num_frames": 20, "coarse_steps": 3} | ({"refine_steps": 3} if mode == "official" else {})
+    request = drawing.request(spec, seed=5, class_name=spec.classes[1], wishes=wishes, mode=Mode(mode))
+    by_itself_ = drawing.sequence(spec, request, nets=alone.evaluators(bundles["latent"]))[Stage.REFINE]
+    assert frames.shape == (total, 16, 16, 3)
+    assert np.abs(frames.astype(int) - by_itself_).max() <= 1, "convolutions may round otherwise on other threads"
+    assert len(np.unique(frames.reshape(total, -1), axis=0)) == total
 
 
 def test_sixteen_bits_come_out_as_they_were_drawn(client: Client, bundles: dict[str, Bundle]) -> None:
