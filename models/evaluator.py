@@ -110,7 +110,7 @@ class Evaluator:
     def _answer(self, parts: Sequence[Evaluate], rows: Rows, padding: int) -> Tensor:
         if all(part.reuse is Reuse.NO for part in parts):
             return self.engine.run(rows)
-        assert isinstance(self.engine, CachingEngine), "a job that reuses features is not admitted elsewhere"
+        assert isinstance(self.engine, CachingEngine), "whoever admits jobs looks at `caches`"
         kept = [(part, part.first + row) for part in parts for row in range(len(part.times))]
         if parts[0].reuse is Reuse.TAKE:
             deep = torch.stack([_memory(part).rows[place] for part, place in kept])

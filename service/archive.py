@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workers.contracts.job import StoredObject
 
@@ -36,17 +37,38 @@ def zip_frames(paths: Mapping[int, Path], *, stored: Mapping[int, StoredObject])
 
 
 def npz_frames(paths: Mapping[int, Path], *, stored: Mapping[int, StoredObject]) -> Archive:
-    """A NumPy archive: `frames` (n, H, W, 3) uint8 or (n, H, W) uint16, and the `index` of each in its sequence."""
+    """A NumPy archive: `frames` (n, H, W, 3) uint8 or (n, H, W) uint16, and the `index` of each in its sequence.
+
+    Frames go through one by one: a long sequence of large ones does not fit the memory of a server.
+    """
+    import numpy as np
+
+    ordered = [path for _, path in sorted(paths.items())]
+    first = _pixels(ordered[0])
+    header = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False}
+    with tempfile.NamedTemporaryFile(suffix=".npz", delete=False) as target, zipfile.ZipFile(target, "w") as archive:
+        with archive.open(_member("frames.npy"), "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header | {"shape": (len(ordered), *first.shape)})
+            for path in ordered:
+                member.write(_pixels(path).tobytes())
+        with archive.open(_member("index.npy"), "w") as member:
+            np.lib.format.write_array(member, np.array(sorted(paths)), allow_pickle=False)
+    return Archive(Path(target.name), _digest("npz", stored))
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return info
+
+
+def _pixels(path: Path) -> Any:
+    """(H, W, 3) uint8 or (H, W) uint16."""
     import numpy as np
     from PIL import Image
 
-    frames = []
-    for _, path in sorted(paths.items()):
-        with Image.open(path) as image:
-            frames.append(np.asarray(image).astype(np.uint16 if image.mode.startswith("I") else np.uint8))
-    with tempfile.NamedTemporaryFile(suffix=".npz", delete=False) as target:
-        np.savez_compressed(target, frames=np.stack(frames), index=np.array(sorted(paths)))
-    return Archive(Path(target.name), _digest("npz", stored))
+    with Image.open(path) as image:
+        return np.asarray(image).astype(np.uint16 if image.mode.startswith("I") else np.uint8)
 
 
 def _digest(kind: str, stored: Mapping[int, StoredObject]) -> str:

@@ -168,6 +168,8 @@ class Runner:
         name = task.spec.model
         if name not in self._bundles:
             raise BundleUnavailable(f"model {name!r} is not served by this worker, only {sorted(self._bundles)}")
+        if task.spec.cache > 1 and not self._caches(self._bundles[name]):
+            raise BundleUnavailable(f"the engines of {name!r} on this worker cannot reuse features (cache)")
         return JobInHand(task, self._bundles[name], device=self._nets[Net(name, Stage.COARSE)].device)
 
 

@@ -82,11 +82,19 @@ def _last_rows(previous: Tensor, *, spec: BundleSpec) -> Cells:
 
 def _of_the_user(frames: Tensor, *, spec: BundleSpec) -> Generator[Evaluate, Tensor, Cells]:
     """Frames (n, C, h, w) in [-1, 1], n of 1..K*K, seen as the nets see a grid: what is missing is the last of them."""
-    count = len(frames)
+    frames, count = _in_channels(frames, spec.channels), len(frames)
     rest = frames[-1:].expand(spec.grid**2 - count, -1, -1, -1)
     packed = grid.pack(torch.cat([frames, rest])[None], k=spec.grid)
     seen = yield from encoded(packed, spec=spec)
     return dict(enumerate(grid.unpack(seen, k=spec.grid)[0, :count]))
+
+
+def _in_channels(frames: Tensor, channels: int) -> Tensor:
+    """Colour as grey (ITU-R BT.601), where the bundle's frames are grey."""
+    if frames.shape[1] == channels:
+        return frames
+    assert channels == 1, "pictures are grey or colour"
+    return 0.299 * frames[:, :1] + 0.587 * frames[:, 1:2] + 0.114 * frames[:, 2:3]
 
 
 def _every_mth(unit: Unit, *, spec: BundleSpec, request: Request, results: Mapping[str, Tensor]) -> Cells:

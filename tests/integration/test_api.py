@@ -168,6 +168,12 @@ class TestRefusals:
         assert str(1024 * 1024) in assert_problem(sent, 413, "request_too_large")["detail"]
         assert not api.traces
 
+    def test_a_job_may_bring_frames_but_not_without_limit(self, api: Api) -> None:
+        content = b'{"prompt": "' + b"x" * (16 * 1024 * 1024) + b'"}'
+        sent = api.http.post("/v1/videos", content=content, headers={"content-type": "application/json"})
+        assert str(16 * 1024 * 1024) in assert_problem(sent, 413, "request_too_large")["detail"]
+        assert not api.traces
+
     def test_no_such_thing(self, api: Api) -> None:
         assert_problem(api.http.get("/v1/videos/video_none"), 404, "not_found")
         assert_problem(api.http.get("/v1/videos/video_none/frames"), 404, "not_found")

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from models import grid
-from models.plan import Unit, UnitKind, plan
+from models.plan import REFERENCE, Unit, UnitKind, plan
 from models.spec import BundleSpec, KnownRows
 from models.units import Evaluate, pictures
-from tests.laws.test_units import request, run_all
-from tests.tiny import tiny_spec
+from tests.laws.test_units import request, run, run_all
+from tests.tiny import deep_spec, tiny_spec
 
 MODES = pytest.mark.parametrize("mode", list(KnownRows))
 
@@ -42,6 +42,15 @@ def test_what_follows_depends_on_the_frames_of_the_user() -> None:
     dark, light = (run_all(spec, wanted, reference=torch.full((1, 3, 4, 4), value))[1] for value in (-1.0, 1.0))
     seen = [asked["coarse/0"][1].x[0, :, :4, :4].mean() for asked in (dark, light)]
     assert seen[0] < seen[1]
+
+
+def test_colour_becomes_grey_where_the_bundle_is_grey() -> None:
+    spec, wanted = deep_spec(), request(num_frames=16, reference_frames=2, label=None)
+    colour = torch.tensor([1.0, -1.0, -1.0])[None, :, None, None].expand(2, -1, 4, 4)
+    results: dict[str, Tensor] = {REFERENCE: colour}
+    unit = plan(spec, wanted)[0]
+    drawn, _ = run(unit, spec, wanted, results, lambda one: one.x[:, :1] * 0.5)
+    assert torch.allclose(grid.unpack(drawn[None], k=4)[0, :2], torch.tensor(2 * 0.299 - 1), atol=1e-6)
 
 
 def test_known_cells_enter_clean_at_every_step_where_the_net_takes_them_so() -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,8 +21,8 @@ from models.bundle import Bundle
 from models.engine import Precision, Rows
 from models.engines.torch import TorchEngine
 from models.evaluator import Answering, Evaluator
-from models.plan import UnitKind
-from models.spec import Spacing, Stage
+from models.plan import Request, UnitKind, frames_made
+from models.spec import Mode, Spacing, Stage
 from tests.tiny import CLASSES, tiny_bundle
 from workers.contracts import job as contract
 from workers.contracts.catalogue import EngineInfo
@@ -253,3 +255,39 @@ def test_a_dropped_job_leaves_no_trace(bundle: Bundle) -> None:
     runner.drop("job")
     assert not runner.has_work
     assert runner.tick() == []
+
+
+@given(asked=st.integers(1, 5000))
+def test_the_contract_and_the_plan_agree_on_the_length_of_the_official_mode(asked: int) -> None:
+    request = Request(asked, 0, None, 2, 2, "ddpm", 4.0, mode=Mode.OFFICIAL)
+    assert contract.Mode.OFFICIAL.frames_made(asked) == frames_made(request)
+
+
+class Uncaching:
+    """An engine with no more than every engine has."""
+
+    name, precision, device = "plain", Precision.FP32, torch.device("cpu")
+    buckets: tuple[int, ...] = (1, 2)
+
+    def prepare(self) -> None:
+        pass
+
+    def run(self, batch: Rows) -> Tensor:
+        return batch.x[:, :3]
+
+    def close(self) -> None:
+        pass
+
+
+def test_features_are_only_reused_where_every_engine_can(bundle: Bundle) -> None:
+    nets: dict[Net, Answering] = {Net("tiny", stage): Evaluator(bundle.net(stage), Uncaching()) for stage in Stage}
+    infos = {net: EngineInfo(engine="plain", precision="fp32") for net in nets}
+    runner = Runner({"tiny": bundle}, nets, engines=infos)
+    assert not runner.catalogue()[0].caches
+    runner.admit(task("job", spec_of(cache=2)))
+    (failed,) = run_to_end(runner)
+    assert isinstance(failed, TaskFailed)
+    assert isinstance(failed.error, BundleUnavailable)
+    runner.admit(task("job", spec_of()))
+    assert any(isinstance(fact, TaskFinished) for fact in run_to_end(runner))
+    assert runner_for(bundle).catalogue()[0].caches
