@@ -46,6 +46,9 @@ class Task:
     done: frozenset[str] = frozenset()
     """Keys of every persisted unit."""
     alone: RunAlone = RunAlone.NO
+    tenant: str = "default"
+    deadline_in: float | None = None
+    """Seconds from its claim until it fails as late; None: never."""
     reference: NDArray[np.uint8] | None = None
     """The user's own first frames, (n, side, side, 3)."""
 

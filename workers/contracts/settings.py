@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     """Bundle directories, separated like PATH; the first is the default model."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """CPU threads of an engine; None: one a core."""
-    slots: Annotated[int, Field(ge=1, le=256)] = 2
+    slots: Annotated[int, Field(ge=1, le=256)] = 8
     """Jobs that one worker has in hand at once."""
     lease_seconds: Annotated[float, Field(gt=0, le=600)] = 4.0
     """A worker that has not beaten for so long has lost its jobs."""
