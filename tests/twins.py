@@ -1,4 +1,4 @@
-"""A small twin of the runner: the same seam and laws, tiny pictures, no weights, a sleep per batch.
+"""A small twin of the runner: the same seam and laws, tiny pictures, no weights, a sleep per batch and per row.
 
 Frames follow from (seed, unit) and, for refined ones, from the grid they refine, so a wrong resume shows in the bytes.
 Each unit it finishes is noted in a file, so a test can tell what was computed twice.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from models.plan import Unit, UnitKind
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
-from workers.contracts.errors import JobFailure
+from workers.contracts.errors import BundleUnavailable, JobFailure
 from workers.contracts.job import JobSpec, Stage
 from workers.tasks import Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
 
@@ -31,11 +31,16 @@ COARSE, REFINED = 8, 16
 MODEL = "twin"
 
 
+def bundle_hash(model: str) -> str:
+    """Of a twin of that name."""
+    return f"{model}-hash"
+
+
 def spec(*, frames: int = 8, seed: int = 1, steps: int = 2, **changes: object) -> JobSpec:
     """A job for the twin; a unit takes `steps` batches."""
     plain = JobSpec(
         model=MODEL,
-        bundle_hash="twin-hash",
+        bundle_hash=bundle_hash(MODEL),
         num_frames=frames,
         fps=8,
         size=f"{REFINED}x{REFINED}",
@@ -83,21 +88,27 @@ class _Run:
 class TwinRunner:
     """Runs one step of every job a tick, or only of the one that runs alone."""
 
-    def __init__(self, *, tick_seconds: float = 0.0, noted: Path | None = None) -> None:
+    def __init__(
+        self, *, tick_seconds: float = 0.0, row_seconds: float = 0.0, noted: Path | None = None, model: str = MODEL
+    ) -> None:
+        """A batch takes `tick_seconds` and `row_seconds` for each of its rows, one a job."""
         self._tick_seconds = tick_seconds
+        self._row_seconds = row_seconds
         self._noted = noted
+        self._model = model
         self._runs: dict[str, _Run] = {}
+        self._undelivered: list[Fact] = []
 
     @property
     def has_work(self) -> bool:
-        return bool(self._runs)
+        return bool(self._runs or self._undelivered)
 
     def catalogue(self) -> Sequence[CatalogueEntry]:
         info = EngineInfo(engine="twin", precision="fp32")
         return (
             CatalogueEntry(
-                name=MODEL,
-                hash="twin-hash",
+                name=self._model,
+                hash=bundle_hash(self._model),
                 grid=2,
                 coarse_size=COARSE,
                 refined_size=REFINED,
@@ -110,13 +121,17 @@ class TwinRunner:
                 default_steps=2,
                 default_refine_steps=2,
                 default_guidance_scale=1.0,
-                is_default=True,
+                is_default=self._model == MODEL,
                 engines={"coarse": info, "refine": info},
                 seen_at=time.time(),
             ),
         )
 
     def admit(self, task: Task) -> None:
+        if task.spec.model != self._model:
+            error = BundleUnavailable(f"model {task.spec.model!r} is not served by this worker, only {self._model!r}")
+            self._undelivered.append(TaskFailed(task.job_id, task.attempt, error))
+            return
         todo = [unit for unit in plan(task.spec) if unit.key not in task.done]
         self._runs[task.job_id] = _Run(task, todo, dict(task.finished), task.alone)
 
@@ -126,8 +141,11 @@ class TwinRunner:
     def tick(self) -> list[Fact]:
         alone = [run for run in self._runs.values() if run.alone is RunAlone.UNTIL_UNIT]
         batch = alone[:1] or list(self._runs.values())
-        time.sleep(self._tick_seconds)
-        facts: list[Fact] = [TickRan("coarse", len(batch), len(batch), self._tick_seconds, len(batch))] if batch else []
+        facts, self._undelivered = self._undelivered, []
+        if batch:
+            seconds = self._tick_seconds + len(batch) * self._row_seconds
+            time.sleep(seconds)
+            facts.append(TickRan("coarse", len(batch), len(batch), seconds, len(batch)))
         for run in batch:
             facts.extend(self._step(run))
         return facts
@@ -167,7 +185,15 @@ class TwinRunner:
 
 
 def work(
-    name: str, *, redis_url: str, data_dir: Path, tick_seconds: float = 0.02, noted: Path | None = None, **more: object
+    name: str,
+    *,
+    redis_url: str,
+    data_dir: Path,
+    tick_seconds: float = 0.02,
+    row_seconds: float = 0.0,
+    noted: Path | None = None,
+    model: str = MODEL,
+    **more: object,
 ) -> None:
     """A worker process around the twin; `more` are fields of Settings."""
     from workers.contracts import logs, settings
@@ -175,7 +201,8 @@ def work(
 
     chosen = settings.load(redis_url=redis_url, data_dir=data_dir, **more)
     logs.configure(level=chosen.log_level, format=chosen.log_format)
-    worker = Worker(chosen, partial(TwinRunner, tick_seconds=tick_seconds, noted=noted), name=name)
+    engine = partial(TwinRunner, tick_seconds=tick_seconds, row_seconds=row_seconds, noted=noted, model=model)
+    worker = Worker(chosen, engine, name=name)
     worker.handle_signals()
     sys.exit(worker.run())
 
@@ -184,12 +211,13 @@ def main(
     name: Annotated[str, typer.Option()],
     tick: Annotated[float, typer.Option(help="Seconds of a batch.")] = 0.02,
     noted: Annotated[Path | None, typer.Option(help="Where finished units are noted.")] = None,
+    model: Annotated[str, typer.Option(help="Name of its bundle.")] = MODEL,
 ) -> None:
     """A worker process around the twin; the rest is set by GRIDIT_* variables."""
     from workers.contracts import settings
 
     chosen = settings.load()
-    work(name, redis_url=chosen.redis_url, data_dir=chosen.data_dir, tick_seconds=tick, noted=noted)
+    work(name, redis_url=chosen.redis_url, data_dir=chosen.data_dir, tick_seconds=tick, noted=noted, model=model)
 
 
 if __name__ == "__main__":
