@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -53,6 +54,9 @@ class StartFailed(GriditError):
 
 class Machine:
     """The processes of one `gridit up`."""
+
+    worker_command: ClassVar[tuple[str, ...]] = (*GRIDIT, "worker")
+    """A twin's command may stand here; `--name` is added."""
 
     def __init__(self, settings: Settings, *, directory: DataDirectory, where: address.Address, workers: int) -> None:
         self.settings = settings
@@ -111,7 +115,7 @@ class Machine:
         for name in self.workers:
             yield ChildSpec(
                 name,
-                (*GRIDIT, "worker", "--name", "{instance}"),
+                (*self.worker_command, "--name", "{instance}"),
                 logs / f"{name}.log",
                 environment,
                 patience=self.settings.drain_seconds + PATIENCE,
