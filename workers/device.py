@@ -26,6 +26,8 @@ BATCHES = 10
 """A tick may take so many times the measured batch time before the worker counts as stuck."""
 FIRST_BATCH_SECONDS = 12.0
 """Assumed before any is measured: a first batch may compile, allocate, wait for its turn."""
+SHARE = 0.1
+"""Of a new measure in the average time of a row."""
 DECAY = 0.95
 """Each faster batch lowers the measure so slowly that neither a short stage nor a busy machine passes for a fault."""
 
@@ -89,6 +91,7 @@ class Device(threading.Thread):
         self._inbox: SimpleQueue[Task | Drop | None] = SimpleQueue()
         self._attempts: dict[str, int] = {}
         self._batch_seconds = FIRST_BATCH_SECONDS
+        self.row_seconds: float | None = None
         self._since = time.monotonic()
         self._busy = True
         self.phase = Phase.LOADING
@@ -142,6 +145,7 @@ class Device(threading.Thread):
             match fact:
                 case TickRan():
                     self._batch_seconds = max(fact.seconds, DECAY * self._batch_seconds)
+                    self.row_seconds = _averaged(self.row_seconds, fact.seconds / fact.rows)
                 case TaskFinished() | TaskFailed():
                     self._attempts.pop(fact.job_id, None)
         self._mark(busy=False)  # waiting for the publisher is not the device's fault
@@ -170,3 +174,7 @@ class Device(threading.Thread):
     def _mark(self, *, busy: bool) -> None:
         self._since = time.monotonic()
         self._busy = busy
+
+
+def _averaged(known: float | None, new: float) -> float:
+    return new if known is None else (1 - SHARE) * known + SHARE * new

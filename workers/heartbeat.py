@@ -124,6 +124,8 @@ class Heartbeat(threading.Thread):
             heartbeat_at=time.time(),
             progress_at=self._device.progress_at,
             models=tuple(entry.name for entry in catalogue),
+            hashes={entry.name: entry.hash for entry in catalogue},
+            row_seconds=self._device.row_seconds,
             engines=engines(catalogue),
         )
 

@@ -55,7 +55,7 @@ class Intake:
 
     def _claim(self, numerics: Mapping[str, Numerics]) -> Claim | None:
         self._unsure = True  # until the reply is here, a job may be ours without our knowing
-        claim = self._ledger.claim(numerics)
+        claim = self._ledger.claim(numerics, row_seconds=self._device.row_seconds)
         self._unsure = False
         return claim
 

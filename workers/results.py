@@ -82,6 +82,8 @@ def task_of(claim: Claim, store: Store) -> Task:
         finished=finished,
         done=frozenset(claim.units) - damaged,
         alone=RunAlone.UNTIL_UNIT if claim.job.suspect else RunAlone.NO,
+        tenant=claim.job.tenant,
+        deadline_in=claim.deadline_in,
         reference=_reference(claim.job.spec.input_reference, store),
     )
 

@@ -14,11 +14,13 @@ import numpy as np
 
 from tests import twins
 from workers.contracts.event import EventType
-from workers.contracts.job import Job, JobSpec, JobStatus, Stage
+from workers.contracts.job import Job, JobSpec, JobStatus, Numerics, Stage
 from workers.queue.client import JobQueue
 from workers.storage import Store
 
 T = TypeVar("T")
+SERVED = {twins.MODEL: Numerics(bundle_hash="h", engine="twin", precision="fp32", version="1")}
+"""What a worker led by hand claims for."""
 PATIENCE = 60.0
 """Seconds; far more than anything here takes on a machine that does nothing else."""
 

@@ -23,7 +23,7 @@ from redis import Redis
 
 from service.commands import Server, listen
 from workers.contracts.catalogue import CatalogueEntry
-from workers.contracts.job import Job, JobError, JobStatus, Stage, StoredObject
+from workers.contracts.job import Job, JobError, JobStatus, Numerics, Stage, StoredObject
 from workers.contracts.settings import Settings
 from workers.queue.ledger import Frame, Ledger
 from workers.storage import Store
@@ -31,6 +31,7 @@ from workers.storage import Store
 CLASSES = ("sky", "lava")
 SAMPLERS = ("euler", "heun")
 MAX_FRAMES = 64
+NUMERICS = Numerics(bundle_hash="0" * 64, engine="torch", precision="fp32", version="1")
 PATIENCE = 60.0
 """Seconds; a machine that builds and trains beside the tests may be slow. Nothing waits so long where all is well."""
 
@@ -121,7 +122,7 @@ class Hand:
     store: Store
 
     def claim(self) -> Job:
-        claim = self.ledger.claim({})
+        claim = self.ledger.claim({"demo": NUMERICS})
         assert claim is not None
         return claim.job
 

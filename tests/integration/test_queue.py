@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from tests.integration.conftest import Server
+from tests.integration.following import SERVED
 from tests.twins import spec
 from workers.contracts.errors import IdempotencyMismatch, InvalidRequest, NotFound, QueueFull, Unavailable
 from workers.contracts.event import EventType
@@ -91,7 +92,7 @@ async def test_cancelling_a_waiting_job_ends_it_at_once(queue: JobQueue, databas
     assert (cancelled.status, cancelled.completed_at is not None) == (JobStatus.CANCELLED, True)
     assert await queue.cancel(job.id) == cancelled
     assert await types(queue, job.id) == [EventType.QUEUED, EventType.CANCELLED]
-    assert ledger(database).claim({}) is None
+    assert ledger(database).claim(SERVED) is None
     with pytest.raises(NotFound):
         await queue.cancel("unknown")
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 import redis
 
+from tests.integration.following import SERVED
 from tests.twins import spec
 from workers.contracts import keys
 from workers.contracts.errors import NotFound
@@ -32,7 +33,7 @@ class Maker:
     async def of(cls, queue: JobQueue, database: redis.Redis, *, frames: int) -> Maker:
         books = Ledger(database, "w", lease_seconds=4, keep_seconds=100)
         await queue.submit(spec(frames=frames), body_digest="d", max_queued=10)
-        claim = books.claim({})
+        claim = books.claim(SERVED)
         assert claim is not None
         return cls(database, claim, books)
 

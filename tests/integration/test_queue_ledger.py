@@ -14,7 +14,8 @@ from rq.job import Job as RqJob
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from tests.twins import spec
+from tests.integration.following import SERVED
+from tests.twins import MODEL, spec
 from workers.contracts.catalogue import WorkerState
 from workers.contracts.event import EventType
 from workers.contracts.job import (
@@ -22,7 +23,6 @@ from workers.contracts.job import (
     Job,
     JobError,
     JobStatus,
-    Numerics,
     Priority,
     Stage,
     StoredObject,
@@ -38,7 +38,7 @@ from workers.queue.rqworker import GriditWorker
 pytestmark = pytest.mark.anyio
 
 PICTURE = StoredObject(path="p", sha256="s", bytes=1, media_type="image/png", width=1, height=1)
-NUMERICS = Numerics(bundle_hash="h", engine="twin", precision="fp32", version="1")
+NUMERICS = SERVED[MODEL]
 
 
 async def submit(queue: JobQueue, *, priority: Priority = Priority.NORMAL, deadline: float | None = None) -> str:
@@ -51,7 +51,7 @@ def ledger(database: redis.Redis, name: str = "w", *, lease: float = 4.0) -> Led
 
 
 def claimed(books: Ledger) -> Claim:
-    claim = books.claim({"twin": NUMERICS})
+    claim = books.claim(SERVED)
     assert claim is not None
     return claim
 
@@ -75,7 +75,8 @@ async def test_claims_follow_priority_and_drop_what_does_not_wait(queue: JobQueu
     database.lpush("rq:queue:gridit-high", dead, "never-was", high, high)
     books = ledger(database)
     assert [claimed(books).job.id for _ in range(3)] == [high, normal, low]
-    assert books.claim({}) is None
+    assert books.claim(SERVED) is None
+    books.sweep(judge_leases=Judge.NO)
     assert sum((await queue.queue_depths()).values()) == 0
 
 
@@ -87,7 +88,7 @@ async def test_a_claim_notes_attempt_time_and_numerics(queue: JobQueue, database
     assert first.started_at is not None
     release(database, "w")
     changed = NUMERICS.evolve(engine="other")
-    again = ledger(database, "v").claim({"twin": changed})
+    again = ledger(database, "v").claim({MODEL: changed})
     assert again is not None
     assert (again.job.attempt, again.job.suspect) == (2, True)
     assert (again.job.numerics, again.job.started_at) == (NUMERICS, first.started_at)
@@ -217,7 +218,7 @@ async def test_beats_keep_a_lease_and_hear_of_stops(queue: JobQueue, database: r
 async def test_a_deadline_passes_in_the_queue_too(queue: JobQueue, database: redis.Redis) -> None:
     by_sweep, by_claim = await submit(queue, deadline=0.01), await submit(queue, deadline=0.01)
     await asyncio.sleep(0.05)
-    assert ledger(database).claim({}) is None
+    assert ledger(database).claim(SERVED) is None
     later = await submit(queue, deadline=0.01)
     await asyncio.sleep(0.05)
     assert ledger(database).sweep(judge_leases=Judge.NO).swept == {later: "failed"}

@@ -87,6 +87,10 @@ class WorkerState(Value):
     progress_at: float | None = None
     """End of the last tick."""
     models: tuple[str, ...] = ()
+    hashes: dict[str, str] = {}
+    """Of the bundle behind each model."""
+    row_seconds: float | None = None
+    """What a row of a batch has lately taken; None: nothing has run yet."""
     engines: dict[str, EngineInfo] = {}
     """By "<bundle>/<net>"."""
 

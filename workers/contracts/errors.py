@@ -92,6 +92,12 @@ class InvalidSettings(GriditError):
     code = "invalid_settings"
 
 
+class SimulationInput(GriditError):
+    """A table of step costs, a list of arrivals or a fleet cannot be simulated; the message names file and field."""
+
+    code = "simulation_input"
+
+
 class PortInUse(GriditError):
     """The address to listen on is taken by another process; nothing was started."""
 

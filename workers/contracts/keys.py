@@ -7,6 +7,11 @@
 | gridit:job:<id>:frames | hash | "<stage>:<index>" -> `StoredObject` JSON, published frames |
 | gridit:job:<id>:units | hash | unit key -> `UnitRecord` JSON: persisted results; gone with the job's end |
 | gridit:jobs | zset | job id by created_at |
+| gridit:line:<priority>:<model> | zset | waiting job's id by its place in line (workers/queue/line.py) |
+| gridit:line:<priority>:<model>@<hash> | zset | the same for jobs that were begun: they need the very bundle |
+| gridit:lines | set | names of the lines in which a job waits |
+| gridit:virtual | hash | virtual time of each priority at which jobs wait |
+| gridit:tenants:<priority> | zset | tenant by the end of its last job, in virtual time |
 | gridit:leases | zset | claimed job's id by the time its worker's lease ends |
 | gridit:deadlines | zset | unfinished job's id by its deadline, for jobs that have one |
 | gridit:expiry | zset | finished job's id by expires_at |

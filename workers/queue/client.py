@@ -25,6 +25,7 @@ from workers.contracts.catalogue import CatalogueEntry, WorkerState
 from workers.contracts.errors import IdempotencyMismatch, InvalidRequest, NotFound, QueueFull, Unavailable
 from workers.contracts.event import Event
 from workers.contracts.job import Job, JobSpec, JobStatus, Priority, Stage, StoredObject, new_job_id
+from workers.queue import line
 from workers.queue.entry import rq_hash
 from workers.queue.scripts import source
 
@@ -134,6 +135,9 @@ class JobQueue:
                 REMEMBER_SECONDS,
                 max_queued,
                 "" if spec.deadline_seconds is None else spec.deadline_seconds,
+                spec.priority.value,
+                tenant,
+                line.cost(spec),
                 len(record),
                 *record,
                 *_flat(rq_hash(new.id, spec, keep_seconds=self._keep)),
@@ -206,18 +210,8 @@ class JobQueue:
 
     async def position(self, job_id: str) -> int | None:
         """Place in line, 1 is next; None if it does not wait."""
-        async with reachable():
-            pipe = self.redis.pipeline(transaction=True)
-            for queue in QUEUES:
-                pipe.llen(queue)
-                pipe.lpos(queue, job_id)
-            replies = await pipe.execute()
-        ahead = 0
-        for length, place in zip(replies[::2], replies[1::2], strict=True):
-            if place is not None:
-                return ahead + int(place) + 1
-            ahead += int(length)
-        return None
+        reply = await self._run("position", args=[job_id])
+        return None if reply is None else int(reply)
 
     async def queue_depths(self) -> dict[str, int]:
         """Waiting jobs by priority."""

@@ -26,17 +26,17 @@ from workers.contracts.job import (
     JobError,
     JobStatus,
     Numerics,
-    Priority,
     Stage,
     StoredObject,
     UnitRecord,
 )
+from workers.queue.line import OFFSETS
 from workers.queue.scripts import source
 
 RQ_SECONDS = 75
 """RQ's own keys of a worker and of its executions outlive the last beat by so long; leases are far shorter."""
 LOST = WorkerLost(f"its worker died {MAX_ATTEMPTS} times without the job getting any further")
-QUEUES = tuple(f"rq:queue:{priority.queue}" for priority in Priority)
+_OFFSETS = json.dumps({priority.value: offset for priority, offset in OFFSETS.items()})
 
 
 class Verdict(StrEnum):
@@ -57,6 +57,8 @@ class Claim:
 
     job: Job
     units: Mapping[str, UnitRecord]
+    deadline_in: float | None = None
+    """Seconds to its deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +100,22 @@ class Ledger:
         self._lease = lease_seconds
         self._keep = max(1, int(keep_seconds))
 
-    def claim(self, numerics: Mapping[str, Numerics]) -> Claim | None:
-        """The next job, or None. `numerics` by model: noted at a job's first claim."""
+    def claim(self, numerics: Mapping[str, Numerics], *, row_seconds: float | None = None) -> Claim | None:
+        """The job that goes first among those for this worker, or None.
+
+        `numerics` of each model it serves: noted at a job's first claim; later claims need the same bundle.
+        `row_seconds`: its pace, by which it leaves jobs to workers that are done with them sooner.
+        """
         noted = json.dumps({model: value.model_dump(mode="json") for model, value in numerics.items()})
-        args = [self._worker, self._lease, _iso(), self._keep, RQ_SECONDS, noted]
-        reply = self._run("claim", args, keys=QUEUES)
+        pace = "" if row_seconds is None else row_seconds
+        reply = self._run("claim", [self._worker, self._lease, _iso(), self._keep, RQ_SECONDS, noted, pace, _OFFSETS])
         if not reply:
             return None
-        _, record, units = reply
+        _, record, units, left = reply
         return Claim(
             Job.from_hash(_pairs(record)),
             {key: UnitRecord.model_validate_json(value) for key, value in _pairs(units).items()},
+            float(left) if left else None,
         )
 
     def beat(self, state: WorkerState, held: Sequence[tuple[str, int]]) -> tuple[bool, list[Verdict]]:

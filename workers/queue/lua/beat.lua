@@ -5,6 +5,7 @@ local worker, lease, iso, ttl, n = unpack(ARGV, 1, 5)
 local now = clock()
 n = tonumber(n)
 redis.call('HSET', 'gridit:worker:' .. worker, unpack(ARGV, 6, 5 + n))
+redis.call('HSET', 'gridit:worker:' .. worker, 'beaten_at', stamp(now))
 redis.call('EXPIRE', 'gridit:worker:' .. worker, math.ceil(lease * 2))
 local known = redis.call('EXISTS', 'rq:worker:' .. worker)
 if known == 1 then

@@ -1,14 +1,43 @@
--- Take the next job, by priority. Whatever in the lists is not waiting is dropped: duplicates, jobs that ended.
--- ARGV: worker, lease in seconds, iso, keep, RQ execution ttl, numerics by model (JSON). KEYS: queue lists.
--- Returns {id, record, units} as flat lists, or {} when nothing waits.
-local worker, lease, iso, keep, ttl, numerics = unpack(ARGV)
-local now = clock()
+-- Take the job that goes first among those this worker can run (workers/queue/line.py); what does not wait is dropped.
+-- ARGV: worker, lease in seconds, iso, keep, RQ execution ttl, numerics by model it serves (JSON), seconds that it
+-- needs for a row (or ""), offsets by priority (JSON).
+-- Returns {id, record, units, seconds to its deadline or ""} with flat lists, or {} when nothing is for it.
+local worker, lease, iso, keep, ttl, numerics, pace, offsets = unpack(ARGV)
+local now, served = clock(), cjson.decode(numerics)
+offsets = cjson.decode(offsets)
+
+-- Beats no older than this are believed: seconds.
+local function fresh(beaten) return beaten and now - tonumber(beaten) < tonumber(lease) end
+
+local function in_hand(name) return redis.call('SCARD', 'rq:worker:' .. name .. ':executions') end
+
+-- Whether another worker would be done with a job sooner, so that this one leaves it in line. One with nothing in hand
+-- waits only for a worker that has room, and not for long; one that does not know its own pace yet takes a single job.
+local function better_elsewhere(id, model)
+  local mine, begun = in_hand(worker), field(id, 'numerics')
+  local idle = mine == 0
+  if idle and (pace == '' or now - tonumber(field(id, 'queued_at')) > 2) then return false end
+  for _, key in ipairs(redis.call('SMEMBERS', 'rq:workers')) do
+    local name = string.sub(key, 11)
+    local r = redis.call('HMGET', 'gridit:worker:' .. name, 'beaten_at', 'phase', 'slots', 'row_seconds', 'hashes')
+    if name ~= worker and fresh(r[1]) and r[2] == '"ready"' then
+      local hash, held = cjson.decode(r[5])[model], in_hand(name)
+      local can = hash and (not begun or cjson.decode(begun).bundle_hash == hash)
+      if can and pace == '' then return true end
+      if can and r[4] ~= 'null' and (held < tonumber(r[3]) or not idle)
+        and (held + 1) * tonumber(r[4]) < 0.95 * (mine + 1) * tonumber(pace) then return true end
+    end
+  end
+  return false
+end
 
 local function waiting(id)
   if field(id, 'status') ~= 'queued' then return false end
   local status = redis.call('HGET', rq_key(id), 'status')
-  if status == 'canceled' then finish(id, 'cancelled', {iso = iso, keep = keep}) end -- by RQ's own cancel
-  if status ~= 'queued' then return false end
+  if status ~= 'queued' then -- cancelled or deleted by RQ's own tools
+    finish(id, 'cancelled', {iso = iso, keep = keep})
+    return false
+  end
   if past_deadline(id, now) then
     finish(id, 'failed', {iso = iso, keep = keep, code = 'deadline_exceeded', message = 'the deadline passed in the queue'})
     return false
@@ -16,14 +45,49 @@ local function waiting(id)
   return true
 end
 
-local function take(id, queue)
-  local key = job_key(id)
+-- The first of a priority: {id, tag, model, line}, or nil.
+local function head(priority)
+  local best
+  for model, mine in pairs(served) do
+    for _, line in ipairs({priority .. ':' .. model, priority .. ':' .. model .. '@' .. mine.bundle_hash}) do
+      local id, tag = unpack(redis.call('ZRANGE', line_key(line), 0, 0, 'WITHSCORES'))
+      tag = tonumber(tag)
+      if id and (not best or tag < best.tag or (tag == best.tag and id < best.id)) then
+        best = {id = id, tag = tag, model = model, line = line, priority = priority}
+      end
+    end
+  end
+  return best
+end
+
+-- Between priorities: who was submitted first, a step of priority counting as so much waiting.
+local function first()
+  local best, since
+  for priority, offset in pairs(offsets) do
+    local entry = head(priority)
+    if entry then
+      local at = tonumber(field(entry.id, 'created_at') or 0) + offset
+      if not best or at < since then best, since = entry, at end
+    end
+  end
+  return best
+end
+
+local function take(entry)
+  local id = entry.id
+  local key, queue = job_key(id), 'gridit-' .. entry.priority
+  leave_line(id)
+  redis.call('LREM', 'rq:queue:' .. queue, 0, id)
+  if redis.call('EXISTS', 'gridit:tenants:' .. entry.priority) == 1 then
+    local virtual = math.max(entry.tag, tonumber(redis.call('HGET', 'gridit:virtual', entry.priority) or 0))
+    redis.call('HSET', 'gridit:virtual', entry.priority, string.format('%.17g', virtual))
+    redis.call('ZREMRANGEBYSCORE', 'gridit:tenants:' .. entry.priority, '-inf', string.format('%.17g', virtual))
+  end
   local attempt = redis.call('HINCRBY', key, 'attempt', 1)
   redis.call('HINCRBY', key, 'stalled_attempts', 1)
   redis.call('HSET', key, 'status', 'in_progress', 'claimed_at', stamp(now))
   redis.call('HSETNX', key, 'started_at', stamp(now))
-  local noted = cjson.decode(numerics)[cjson.decode(field(id, 'spec')).model]
-  if noted then redis.call('HSETNX', key, 'numerics', cjson.encode(noted)) end
+  redis.call('HSETNX', key, 'numerics', cjson.encode(served[entry.model]))
   redis.call('ZADD', 'gridit:leases', now + lease, id)
 
   local execution = id .. ':' .. attempt
@@ -35,22 +99,27 @@ local function take(id, queue)
   redis.call('ZADD', 'rq:executions:' .. id, now + ttl, attempt)
   redis.call('EXPIRE', 'rq:executions:' .. id, ttl)
   -- Without an expiry: RQ's own clean-up, which any `rq info` runs, is not atomic and must never see one as abandoned.
-  redis.call('ZADD', 'rq:wip:' .. string.sub(queue, 10), '+inf', execution)
+  redis.call('ZADD', 'rq:wip:' .. queue, '+inf', execution)
   redis.call('SADD', 'rq:worker:' .. worker .. ':executions', execution)
   redis.call('EXPIRE', 'rq:worker:' .. worker .. ':executions', ttl)
   if redis.call('EXISTS', 'rq:worker:' .. worker) == 1 then
     redis.call('HSET', 'rq:worker:' .. worker, 'state', 'busy')
   end
   emit(id, 'video.started', cjson.encode({attempt = attempt}), stamp(now))
-  return {id, redis.call('HGETALL', key), redis.call('HGETALL', key .. ':units')}
+  local deadline = redis.call('ZSCORE', 'gridit:deadlines', id)
+  local left = deadline and stamp(math.max(0, deadline - now)) or ''
+  return {id, redis.call('HGETALL', key), redis.call('HGETALL', key .. ':units'), left}
 end
 
 if redis.call('EXISTS', 'rq:suspended') == 1 then return {} end -- by `rq suspend`
-for _, queue in ipairs(KEYS) do
-  local id = redis.call('LPOP', queue)
-  while id do
-    if waiting(id) then return take(id, queue) end
-    id = redis.call('LPOP', queue)
+local entry = first()
+while entry do
+  if waiting(entry.id) then
+    if better_elsewhere(entry.id, entry.model) then return {} end
+    return take(entry)
   end
+  redis.call('ZREM', line_key(entry.line), entry.id)
+  if redis.call('EXISTS', line_key(entry.line)) == 0 then forget_line(entry.line) end
+  entry = first()
 end
 return {}

@@ -21,6 +21,64 @@ local function emit(id, kind, data, at)
   redis.call('PUBLISH', 'gridit:live', cjson.encode({job = id, seq = seq, type = kind, at = at, data = data}))
 end
 
+-- Where a job waits: a sorted set for each priority and model; a job that was begun waits only for its own bundle.
+-- Scores are tags of start-time fair queueing (workers/queue/line.py); those of begun jobs come before all others.
+local function line_of(id)
+  local r = redis.call('HMGET', job_key(id), 'spec', 'numerics')
+  local spec = cjson.decode(r[1])
+  local line = spec.priority .. ':' .. spec.model
+  if r[2] then line = line .. '@' .. cjson.decode(r[2]).bundle_hash end
+  return line
+end
+
+local function line_key(line) return 'gridit:line:' .. line end
+
+local function enter_line(id, tag)
+  local line = line_of(id)
+  redis.call('ZADD', line_key(line), string.format('%.17g', tag), id)
+  redis.call('SADD', 'gridit:lines', line)
+  redis.call('HSET', job_key(id), 'line', cjson.encode(line), 'queued_at', stamp(clock()))
+end
+
+-- When nothing waits any more at a priority, its accounts begin anew.
+local function forget_line(line)
+  redis.call('SREM', 'gridit:lines', line)
+  local priority = string.match(line, '^[^:]+')
+  for _, other in ipairs(redis.call('SMEMBERS', 'gridit:lines')) do
+    if string.match(other, '^[^:]+') == priority then return end
+  end
+  redis.call('HDEL', 'gridit:virtual', priority)
+  redis.call('DEL', 'gridit:tenants:' .. priority)
+end
+
+local function leave_line(id)
+  local line = field(id, 'line')
+  if not line then return end
+  line = cjson.decode(line)
+  redis.call('HDEL', job_key(id), 'line', 'queued_at')
+  if redis.call('ZREM', line_key(line), id) == 1 and redis.call('EXISTS', line_key(line)) == 0 then forget_line(line) end
+end
+
+-- Jobs that are claimed before this one, if all workers served all models; nil if it does not wait.
+local function jobs_ahead(id)
+  local line = field(id, 'line')
+  if not line then return nil end
+  line = cjson.decode(line)
+  local own = string.match(line, '^[^:]+')
+  local tag = redis.call('ZSCORE', line_key(line), id)
+  local ahead = redis.call('ZRANK', line_key(line), id)
+  for _, priority in ipairs({'high', 'normal', 'low'}) do
+    if priority == own then break end
+    ahead = ahead + redis.call('LLEN', 'rq:queue:gridit-' .. priority)
+  end
+  for _, other in ipairs(redis.call('SMEMBERS', 'gridit:lines')) do
+    if other ~= line and string.match(other, '^[^:]+') == own then
+      ahead = ahead + redis.call('ZCOUNT', line_key(other), '-inf', '(' .. tag)
+    end
+  end
+  return ahead
+end
+
 -- nil when this attempt owns the running job; else "gone" or "lost". Fences every write of a worker.
 local function not_owned(id, attempt)
   local r = redis.call('HMGET', job_key(id), 'status', 'attempt')
@@ -39,9 +97,10 @@ local function leave(id)
   if r[2] and r[2] ~= '' then redis.call('SREM', 'rq:worker:' .. r[2] .. ':executions', execution) end
 end
 
--- Back to the front of its queue.
+-- Back to the front of its queue: before all that were never begun, the oldest first.
 local function requeue(id)
   leave(id)
+  enter_line(id, tonumber(field(id, 'created_at')) - 1e12)
   redis.call('HSET', job_key(id), 'status', 'queued')
   redis.call('HSET', rq_key(id), 'status', 'queued', 'started_at', '', 'worker_name', '')
   redis.call('LPUSH', 'rq:queue:' .. redis.call('HGET', rq_key(id), 'origin'), id)
@@ -64,7 +123,7 @@ end
 local function settle(id, status, was_running, o, now)
   local key = rq_key(id)
   local origin, worker = unpack(redis.call('HMGET', key, 'origin', 'worker_name'))
-  if not origin then return end
+  if not origin then return end -- deleted by RQ's own tools
   leave(id)
   redis.call('LREM', 'rq:queue:' .. origin, 0, id)
   local outcome = ({completed = {'finished', 'finished', 1}, failed = {'failed', 'failed', 2}})[status]
@@ -99,6 +158,7 @@ end
 local function finish(id, status, o)
   local now = clock()
   local was_running = field(id, 'status') == 'in_progress'
+  leave_line(id)
   settle(id, status, was_running, o, now)
   redis.call('HSET', job_key(id), 'status', status, 'completed_at', stamp(now), 'expires_at', stamp(now + o.keep),
     'stage_durations', durations(id, o.encode))

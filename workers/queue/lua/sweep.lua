@@ -1,4 +1,5 @@
--- What any live worker does for all: queue jobs whose lease has ended, fail waiting ones whose deadline has passed.
+-- What any live worker does for all: queue jobs whose lease has ended, fail waiting ones whose deadline has passed or
+-- whose bundle was replaced, and take out of RQ's lists what does not wait (its tools may have put it there).
 -- ARGV: attempt limit, iso, keep, message, exc, 1 if leases may be judged. Returns {flat list of (id, what became of it),
 -- ids whose files have expired, ids whose raw results were left when they ended}.
 local limit, iso, keep, message, exc, judge = unpack(ARGV)
@@ -19,6 +20,36 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'gridit:deadlines', '-inf', stam
     finish(id, 'failed', {iso = iso, keep = keep, code = 'deadline_exceeded', message = 'the deadline passed in the queue'})
     swept[#swept + 1] = id
     swept[#swept + 1] = 'failed'
+  end
+end
+for _, priority in ipairs({'high', 'normal', 'low'}) do
+  local queue = 'rq:queue:gridit-' .. priority
+  for _, id in ipairs(redis.call('LRANGE', queue, 0, 199)) do
+    if field(id, 'status') ~= 'queued' then redis.call('LREM', queue, 0, id) end
+  end
+end
+
+-- A begun job waits for its very bundle. When workers have offered only another one of that name for this long, it ends.
+local PATIENCE = 300
+local offered = {}
+for _, key in ipairs(redis.call('SMEMBERS', 'rq:workers')) do
+  local hashes = redis.call('HGET', 'gridit:worker:' .. string.sub(key, 11), 'hashes')
+  for model, hash in pairs(hashes and cjson.decode(hashes) or {}) do
+    offered[model] = offered[model] or {}
+    offered[model][hash] = true
+  end
+end
+for _, line in ipairs(redis.call('SMEMBERS', 'gridit:lines')) do
+  local model, hash = string.match(line, '^[^:]+:(.*)@([^@]*)$')
+  if model and offered[model] and not offered[model][hash] then
+    for _, id in ipairs(redis.call('ZRANGE', line_key(line), 0, 99)) do
+      if now - tonumber(field(id, 'queued_at')) > PATIENCE then
+        finish(id, 'failed', {iso = iso, keep = keep, code = 'bundle_unavailable',
+          message = 'the bundle it was begun with is served no more, only another one of the same name'})
+        swept[#swept + 1] = id
+        swept[#swept + 1] = 'failed'
+      end
+    end
   end
 end
 return {swept, redis.call('ZRANGEBYSCORE', 'gridit:expiry', '-inf', stamp(now), 'LIMIT', 0, 20),
