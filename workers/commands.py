@@ -25,12 +25,13 @@ def worker(
     redis_url: Annotated[str | None, typer.Option(help="The queue.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the object store lies.")] = None,
     slots: Annotated[int | None, typer.Option(help="Jobs in hand at once.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<number>.")] = None,
 ) -> None:
     """Claim jobs and run them until stopped (SIGTERM: finish or give back; once more: give back at once).
 
     Everything else is set by GRIDIT_* variables.
     """
-    chosen = settings.load(redis_url=redis_url, data_dir=data_dir, slots=slots)
+    chosen = settings.load(redis_url=redis_url, data_dir=data_dir, slots=slots, device=device)
     logs.configure(level=chosen.log_level, format=chosen.log_format)
     from workers import metrics
     from workers.worker import Worker
@@ -56,9 +57,14 @@ def load(chosen: Settings) -> Engine:
     from models.engine import EngineUnavailable
     from workers import runner
 
-    engine, precision = chosen.engine.value, chosen.precision.value
     try:
-        return runner.load(chosen.bundles, engine=engine, precision=precision, threads=chosen.threads)
+        return runner.load(
+            chosen.bundles,
+            engine=chosen.engine.value,
+            precision=chosen.precision.value,
+            device=chosen.device,
+            threads=chosen.threads,
+        )
     except (BundleError, EngineUnavailable) as error:
         raise BundleUnavailable(str(error)) from error
 

@@ -1,7 +1,12 @@
-"""The heartbeat thread: renews the leases while the device moves, and hears what became of the jobs in hand."""
+"""The heartbeat thread: renews the leases while the device moves, and hears what became of the jobs in hand.
+
+A device that stands still is given up: the worker is told and ends. Should native code keep even this thread from
+running, a timer outside of Python ends the process.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import socket
@@ -14,13 +19,35 @@ from workers.contracts.catalogue import CatalogueEntry, EngineInfo, WorkerState
 from workers.device import Device, Phase, Why
 from workers.facts import Beaten
 from workers.holdings import Holding, Holdings
-from workers.mailbox import Mailbox, TakeOff
+from workers.mailbox import Hung, Mailbox, TakeOff
 from workers.metrics import report
 from workers.queue.connect import AWAY
 from workers.queue.ledger import Ledger, Verdict
 from workers.queue.rqworker import GriditWorker
 
 log = logging.getLogger(__name__)
+
+SILENCE_SECONDS = 30.0
+"""Least time without any sign of this thread after which the process is ended."""
+
+
+@dataclass(slots=True)
+class Stillness:
+    """For how long looks, each soon after the one before, have found the device still; a process that was itself
+    stopped for a while has not looked."""
+
+    longest_gap: float
+    since: float | None = None
+    last: float = field(default=float("-inf"))
+
+    def note(self, now: float, *, moves: bool) -> float:
+        """A look; seconds of stillness until now."""
+        if moves:
+            self.since = None
+        elif self.since is None or now - self.last > self.longest_gap:
+            self.since = now
+        self.last = now
+        return 0.0 if self.since is None else now - self.since
 
 
 @dataclass(slots=True)
@@ -69,21 +96,36 @@ class Heartbeat(threading.Thread):
         self._started_at = time.time()
         self._closed = threading.Event()
         self._soon = threading.Event()
-        self._moved = True
+        self._patience = lease_seconds
+        self._still = Stillness(longest_gap=2.5 * beat_seconds)
+        self._silence = max(SILENCE_SECONDS, 4 * lease_seconds)
         self.draining = False
         self.contact = Contact(longest_gap=max(2.5 * beat_seconds, lease_seconds / 2))
 
     def run(self) -> None:
         """The thread."""
         while not self._closed.is_set():
+            self._arm()
             moves = self._device.moves()
             if moves:
                 self._beat()
-            elif self._moved:
-                log.error("no heartbeat: the device is stuck", extra={"action": "stuck"})
-            self._moved = moves
+            self._watch(moves=moves)
             self._soon.wait(self._beat_seconds)
             self._soon.clear()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self) -> None:
+        """Loading may rightly keep every other thread waiting for long."""
+        if self._device.phase is Phase.READY:
+            faulthandler.dump_traceback_later(self._silence, exit=True)
+
+    def _watch(self, *, moves: bool) -> None:
+        first = self._still.since is None
+        still = self._still.note(time.monotonic(), moves=moves)
+        if not moves and first:
+            log.error("no heartbeat: the device is stuck", extra={"action": "stuck"})
+        if still > self._patience:
+            self._mailbox.put(Hung())
 
     def hurry(self) -> None:
         """Beat now: the state has changed."""
@@ -127,6 +169,7 @@ class Heartbeat(threading.Thread):
             hashes={entry.name: entry.hash for entry in catalogue},
             row_seconds=self._device.row_seconds,
             engines=engines(catalogue),
+            device=", ".join(dict.fromkeys(info.device for info in engines(catalogue).values())),
         )
 
 

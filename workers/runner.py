@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models import alone, units
+from models import alone, devices, units
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.engines import Choice, select
@@ -173,10 +173,18 @@ class Runner:
         return JobInHand(task, self._bundles[name], device=self._nets[Net(name, Stage.COARSE)].device)
 
 
-def load(paths: Sequence[Path], *, engine: str = "auto", precision: str = "auto", threads: int | None = None) -> Runner:
+def load(
+    paths: Sequence[Path],
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+) -> Runner:
     """Read the bundles, prepare an engine for each net. BundleError and EngineUnavailable say what is wrong."""
     if threads is not None:
         torch.set_num_threads(threads)
+    place = devices.use(device)
     served: dict[str, Bundle] = {}
     nets: dict[Net, Answering] = {}
     engines: dict[Net, EngineInfo] = {}
@@ -185,7 +193,7 @@ def load(paths: Sequence[Path], *, engine: str = "auto", precision: str = "auto"
         name = bundle.spec.name
         served[name] = bundle
         for stage in bundle.spec.stages:
-            choice = select(bundle, stage, engine=engine, precision=precision)
+            choice = select(bundle, stage, device=place, engine=engine, precision=precision)
             choice.engine.prepare()
             nets[Net(name, stage)] = Evaluator(bundle.net(stage), choice.engine)
             engines[Net(name, stage)] = _info(choice)
@@ -239,7 +247,7 @@ def _info(choice: Choice) -> EngineInfo:
         engine=engine.name,
         precision=engine.precision.value,
         buckets=engine.buckets,
-        device=str(engine.device),
+        device=devices.described(engine.device),
         reason=choice.reason,
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch as pytorch  # in this package the plain name is our own engine's module
 
+from models import devices
 from models.bundle import Bundle
 from models.engine import BUCKETS, Engine, EngineUnavailable, Precision
 from models.spec import Stage
@@ -25,13 +26,23 @@ def names() -> tuple[str, ...]:
 
 
 def create(
-    name: str, *, bundle: Bundle, stage: Stage, precision: Precision, buckets: Sequence[int] = BUCKETS
+    name: str,
+    *,
+    bundle: Bundle,
+    stage: Stage,
+    precision: Precision,
+    buckets: Sequence[int] = BUCKETS,
+    device: pytorch.device | None = None,
 ) -> Engine:
-    """The engine `name` for one net of a bundle, not yet prepared. `EngineUnavailable` if it cannot run here."""
+    """The engine `name` for one net of a bundle, not yet prepared; without a `device` on the first GPU, else the CPU.
+
+    `EngineUnavailable` if it cannot run here.
+    """
     if name not in names():
         raise EngineUnavailable(f"engine {name!r} is unknown; there are: {', '.join(names())}")
     module = import_module(f"models.engines.{name}")
-    engine: Engine = module.create(bundle, stage=stage, precision=precision, buckets=tuple(buckets))
+    place = devices.use() if device is None else device
+    engine: Engine = module.create(bundle, stage=stage, precision=precision, buckets=tuple(buckets), device=place)
     return engine
 
 
@@ -43,29 +54,39 @@ class Choice:
     reason: str
 
 
-def select(bundle: Bundle, stage: Stage, *, engine: str = "auto", precision: str = "auto") -> Choice:
-    """The engine asked for, or with "auto" TensorRT where a GPU and a compiled plan are at hand, else torch.
+def select(
+    bundle: Bundle,
+    stage: Stage,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: pytorch.device | None = None,
+) -> Choice:
+    """The engine asked for, or with "auto" TensorRT where `device` is a GPU with a compiled plan at hand, else torch.
+
+    Without a `device` it is the first GPU, else the CPU.
 
     Precision "auto": float32 on a CPU; on a GPU bfloat16, but with TensorRT that of the compiled plan, float16 first.
     `EngineUnavailable` if what was asked for cannot run.
     """
-    on_gpu = pytorch.cuda.is_available()
+    device = devices.use() if device is None else device
+    on_gpu = device.type == devices.GPU
     asked = None if precision == "auto" else Precision(precision)
     plain = asked or (Precision.BF16 if on_gpu else Precision.FP32)
     plans = (asked,) if asked else (Precision.FP16, Precision.BF16)
     if engine == "tensorrt":
-        return Choice(_compiled(bundle, stage, plans), "asked for")
+        return Choice(_compiled(bundle, stage, plans, device), "asked for")
     if engine != "auto" or not on_gpu:
-        name, reason = ("torch", "no GPU here") if engine == "auto" else (engine, "asked for")
-        return Choice(create(name, bundle=bundle, stage=stage, precision=plain), reason)
+        name, reason = ("torch", f"on the {device.type.upper()}") if engine == "auto" else (engine, "asked for")
+        return Choice(create(name, bundle=bundle, stage=stage, precision=plain, device=device), reason)
     try:
-        return Choice(_compiled(bundle, stage, plans), "compiled for this GPU")
+        return Choice(_compiled(bundle, stage, plans, device), "compiled for this GPU")
     except EngineUnavailable as error:
-        return Choice(create("torch", bundle=bundle, stage=stage, precision=plain), str(error))
+        return Choice(create("torch", bundle=bundle, stage=stage, precision=plain, device=device), str(error))
 
 
-def _compiled(bundle: Bundle, stage: Stage, precisions: Sequence[Precision]) -> Engine:
+def _compiled(bundle: Bundle, stage: Stage, precisions: Sequence[Precision], device: pytorch.device) -> Engine:
     for precision in precisions[:-1]:
         with suppress(EngineUnavailable):
-            return create("tensorrt", bundle=bundle, stage=stage, precision=precision)
-    return create("tensorrt", bundle=bundle, stage=stage, precision=precisions[-1])
+            return create("tensorrt", bundle=bundle, stage=stage, precision=precision, device=device)
+    return create("tensorrt", bundle=bundle, stage=stage, precision=precisions[-1], device=device)

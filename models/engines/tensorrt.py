@@ -159,10 +159,10 @@ class TensorRTEngine:
 
 
 class Cuda:
-    """The first GPU, through torch."""
+    """A GPU, through torch; it must be the process's current one."""
 
-    def __init__(self) -> None:
-        self.device = torch.device("cuda", torch.cuda.current_device())
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self.handle = int(self._stream.cuda_stream)
 
@@ -187,13 +187,17 @@ class Cuda:
         self._stream.synchronize()
 
 
-def create(bundle: Bundle, *, stage: Stage, precision: Precision, buckets: tuple[int, ...]) -> TensorRTEngine:
-    """From the cache, for this machine's GPU. `EngineUnavailable` says what is missing and how to get it."""
+def create(
+    bundle: Bundle, *, stage: Stage, precision: Precision, buckets: tuple[int, ...], device: torch.device
+) -> TensorRTEngine:
+    """From the cache, for the GPU `device`. `EngineUnavailable` says what is missing and how to get it."""
     flavour = flavours.detect()
     flavours.capability()
+    if device.type != "cuda":
+        raise EngineUnavailable("TensorRT needs a GPU and the device is the CPU; set GRIDIT_DEVICE=cuda, or auto")
     plan = find(bundle, flavour, here=flavour.here(), stage=stage, precision=precision, buckets=buckets)
     return TensorRTEngine(
-        plan, spec=bundle.spec.nets[stage], runtime=flavour, gpu=Cuda(), precision=precision, buckets=buckets
+        plan, spec=bundle.spec.nets[stage], runtime=flavour, gpu=Cuda(device), precision=precision, buckets=buckets
     )
 
 

@@ -1,4 +1,4 @@
-"""The engine that is always there: torch, eager, on the CPU or the first GPU.
+"""The engine that is always there: torch, eager, on the CPU or a GPU.
 
 In float32 on a CPU its rows do not depend on the size of the batch or on their place in it, bit for bit; that is
 tested, and it is why the patch embedding is unfold + linear and modulation rows are made elsewhere, at a fixed batch.
@@ -64,7 +64,8 @@ class TorchEngine:
         return Rows(x, torch.zeros(rows, 6 * spec.depth + 2, spec.width, device=self.device))
 
 
-def create(bundle: Bundle, *, stage: Stage, precision: Precision, buckets: tuple[int, ...]) -> TorchEngine:
-    """On the first GPU where there is one, else on the CPU."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def create(
+    bundle: Bundle, *, stage: Stage, precision: Precision, buckets: tuple[int, ...], device: torch.device
+) -> TorchEngine:
+    """The net of a stage on `device`."""
     return TorchEngine(bundle.net(stage), device=device, precision=precision, buckets=buckets)

@@ -20,6 +20,7 @@ class EngineInfo(Value):
     precision: str
     buckets: tuple[int, ...] = ()
     device: str = "cpu"
+    """For people: a GPU's place among those its process sees, its name and its identity."""
     reason: str = ""
     """Why this engine was taken."""
 
@@ -93,6 +94,8 @@ class WorkerState(Value):
     """What a row of a batch has lately taken; None: nothing has run yet."""
     engines: dict[str, EngineInfo] = {}
     """By "<bundle>/<net>"."""
+    device: str = ""
+    """What its engines run on, once they are loaded."""
 
     def to_hash(self) -> dict[str, str]:
         """JSON of each field, for HSET."""

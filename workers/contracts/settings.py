@@ -7,6 +7,7 @@ field, and names every culprit at once; nothing starts on a guess. No file is re
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -71,6 +72,8 @@ class Settings(BaseSettings):
     """0: any free port."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Where a worker that runs on its own serves its metrics; None: nowhere."""
+    device: str = "auto"
+    """What a worker computes on: auto (a GPU if there is one), cpu, cuda (the first GPU it sees) or cuda:<n>."""
     engine: EngineChoice = EngineChoice.AUTO
     precision: PrecisionChoice = PrecisionChoice.AUTO
     engine_cache: Path | None = None
@@ -111,6 +114,13 @@ class Settings(BaseSettings):
     def _some_bundle(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         if not value:
             raise ValueError("name at least one bundle directory")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError(f"found {value!r}; must be auto, cpu, cuda or cuda:<number>, like cuda:1")
         return value
 
     @field_validator("redis_url")
