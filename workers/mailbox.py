@@ -37,5 +37,10 @@ class Terminate:
     """Stop: drain first; asked twice: give all back at once."""
 
 
-Message = Wake | StopJob | TakeOff | Terminate
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """The device has not moved for so long that nothing more is expected of it."""
+
+
+Message = Wake | Hung | StopJob | TakeOff | Terminate
 Mailbox = SimpleQueue[Message]

@@ -21,7 +21,7 @@ from workers.facts import WorkerReady
 from workers.heartbeat import Heartbeat
 from workers.holdings import Holdings
 from workers.intake import Intake
-from workers.mailbox import Mailbox, Message, StopJob, TakeOff, Terminate, Wake
+from workers.mailbox import Hung, Mailbox, Message, StopJob, TakeOff, Terminate, Wake
 from workers.metrics import report
 from workers.publisher import Publisher
 from workers.queue.connect import AWAY, connect, connect_bytes, persist
@@ -73,6 +73,7 @@ class Worker:
         )
         self._stop_asked_at: float | None = None
         self._hurried = False
+        self._hung = False
 
     def stop(self) -> None:
         """Ask it to stop, as SIGTERM does; any thread."""
@@ -111,7 +112,7 @@ class Worker:
 
     @property
     def _healthy(self) -> bool:
-        return self._device.phase is not Phase.FAILED and not self._publisher.failed
+        return self._device.phase is not Phase.FAILED and not self._publisher.failed and not self._hung
 
     @property
     def _stopping(self) -> bool:
@@ -142,7 +143,7 @@ class Worker:
             for holding in reversed(self._holdings.all()):  # each goes to the front: the first claimed last
                 self._take_off(holding.job.id, holding.job.attempt, Why.DRAIN)
         self._device.close()
-        if self._device.phase is not Phase.LOADING:  # which nothing can interrupt
+        if self._device.phase is not Phase.LOADING and not self._hung:  # which nothing can interrupt
             self._device.join(CLOSE_SECONDS)
         with suppress(Full):
             self._out.put(None, timeout=CLOSE_SECONDS)
@@ -161,6 +162,8 @@ class Worker:
         match message:
             case Wake():
                 pass
+            case Hung():
+                self._hung = True
             case StopJob(job_id):
                 for holding in self._holdings.all():
                     if holding.job.id == job_id:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import redis
@@ -21,7 +22,7 @@ from workers.queue.release import release
 pytestmark = pytest.mark.anyio
 
 
-async def submit(queue: JobQueue, *, tenant: str = "default", frames: int = 4, **changes: object) -> str:
+async def submit(queue: JobQueue, *, tenant: str = "default", frames: int = 4, **changes: Any) -> str:
     asked = spec(frames=frames, **changes)
     return (await queue.submit(asked, tenant=tenant, body_digest="d", max_queued=1000)).job.id
 
@@ -38,7 +39,7 @@ def claimed(books: Ledger, served: dict[str, Numerics] = SERVED, *, pace: float 
 def grow_older(database: redis.Redis, job_id: str, seconds: float) -> None:
     """As if it had been submitted so much earlier."""
     key = f"gridit:job:{job_id}"
-    database.hset(key, "created_at", float(database.hget(key, "created_at") or 0) - seconds)
+    database.hincrbyfloat(key, "created_at", -seconds)
 
 
 def alive(database: redis.Redis, name: str, *, pace: float | None, slots: int = 4, hash_: str = "h") -> Ledger:
