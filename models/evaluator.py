@@ -34,6 +34,10 @@ class Answering(Protocol):
         """Where it works and answers."""
 
     @property
+    def buckets(self) -> tuple[int, ...]:
+        """Rows that it can be run with, ascending."""
+
+    @property
     def largest(self) -> int:
         """Most rows of one call."""
 
@@ -67,6 +71,11 @@ class Evaluator:
     def device(self) -> torch.device:
         """The engine's."""
         return self.engine.device
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The engine's."""
+        return self.engine.buckets
 
     @property
     def largest(self) -> int:
@@ -129,6 +138,7 @@ class Evaluator:
 class CodecEvaluator:
     """One half of an autoencoder, in float32, a row at a time: a convolution's bits may depend on its batch."""
 
+    buckets: tuple[int, ...] = (1,)
     largest = 1
     caches = True
     """It has none to compute twice."""

@@ -6,6 +6,7 @@ Nothing here chooses or runs; the runner does. A job that comes with kept result
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,8 +21,10 @@ from models.spec import Mode, Spacing, Stage
 from models.units import Evaluate, UnitRun
 from workers.contracts import job as contract
 from workers.contracts.errors import BundleUnavailable, ReferenceLost
-from workers.scheduler import Net, Waiting
+from workers.scheduler import Company, Net, Waiting
 from workers.tasks import RunAlone, Task
+
+COMPANY = {RunAlone.NO: Company.ANY, RunAlone.UNTIL_UNIT: Company.NOBODY}
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class JobInHand:
         self.request = request_of(task.spec, bundle)
         every = plan(bundle.spec, self.request)
         self.place = {unit.key: index for index, unit in enumerate(every)}
+        self.frame = first_needed(every)
         self.todo = [unit for unit in every if unit.key not in task.done]
         self.results = {key: torch.from_numpy(result).to(device) for key, result in task.finished.items()}
         if self.request.reference_frames:
@@ -89,9 +93,25 @@ class JobInHand:
                 rows=len(run.evaluation.times),
                 submitted_at=self.task.submitted_at,
                 place=self.place[key],
+                stage=run.unit.stage,
+                frame=self.frame[key],
+                tenant=self.task.tenant,
+                priority=self.task.spec.priority,
+                company=COMPANY[self.alone],
             )
             for key, run in self.running.items()
         ]
+
+
+def first_needed(every: Sequence[Unit]) -> dict[str, int]:
+    """By unit: the first frame whose picture it makes or is read for; `every` is a plan, in its order."""
+    first: dict[str, int] = {}
+    for unit in reversed(every):
+        starts = [*unit.frames[:1], *([first[unit.key]] if unit.key in first else [])]
+        first[unit.key] = min(starts, default=0)
+        for key in unit.requires:
+            first[key] = min(first[unit.key], first.get(key, first[unit.key]))
+    return first
 
 
 def _reference(task: Task) -> Tensor:

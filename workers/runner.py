@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,8 +27,8 @@ from workers.contracts import job as contract
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
 from workers.contracts.errors import BundleUnavailable, JobFailure, NumericalError
 from workers.inhand import JobInHand, UnitInHand
-from workers.scheduler import Net, Slice, Tick, Waiting, choose
-from workers.tasks import STAGES, Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.scheduler import Net, Past, Slice, Tick, choose
+from workers.tasks import STAGES, Fact, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
 
 
 class Runner:
@@ -40,7 +41,8 @@ class Runner:
         self._bundles = dict(served)
         self._nets = dict(nets)
         self._engines = dict(engines)
-        self._largest = {net: evaluator.largest for net, evaluator in self._nets.items()}
+        self._buckets = {net: evaluator.buckets for net, evaluator in self._nets.items()}
+        self._past = Past()
         self._jobs: dict[str, JobInHand] = {}
         self._undelivered: list[Fact] = []
 
@@ -76,9 +78,12 @@ class Runner:
     def tick(self) -> list[Fact]:
         """Run one batch, if anything waits."""
         facts, self._undelivered = self._undelivered, []
-        tick = choose(self._waiting(), largest=self._largest)
+        waiting = [entry for run in self._jobs.values() for entry in run.waiting()]
+        tick = choose(waiting, buckets=self._buckets, past=self._past, now=time.time())
         if tick is not None:
             facts.extend(self._run(tick))
+            seconds = next((fact.seconds for fact in facts if isinstance(fact, TickRan)), 0.0)
+            self._past = self._past.after(tick, waiting, seconds=seconds)
         return facts
 
     def close(self) -> None:
@@ -89,10 +94,6 @@ class Runner:
 
     def _caches(self, bundle: Bundle) -> bool:
         return all(self._nets[Net(bundle.spec.name, stage)].caches for stage in bundle.spec.stages)
-
-    def _waiting(self) -> list[Waiting]:
-        alone = next((run for run in self._jobs.values() if run.alone is RunAlone.UNTIL_UNIT), None)
-        return [entry for run in ([alone] if alone else self._jobs.values()) for entry in run.waiting()]
 
     def _run(self, tick: Tick) -> list[Fact]:
         evaluator = self._nets[tick.net]
@@ -113,7 +114,7 @@ class Runner:
         """After a failed batch: each part by itself; a part that fails by itself ends its job."""
         if len(tick.slices) == 1:
             return self._fail(tick.slices[0].job_id, _failure(error, tick.slices[0].unit))
-        alone = [Tick(tick.net, (part,)) for part in tick.slices]
+        alone = [replace(tick, slices=(part,)) for part in tick.slices]
         return [fact for single in alone if single.slices[0].job_id in self._jobs for fact in self._run(single)]
 
     def _part(self, part: Slice) -> Evaluate:

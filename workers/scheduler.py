@@ -1,24 +1,55 @@
 """Which rows run next: pure policy, no clock and no device of its own.
 
 Every evaluation that waits is a `Waiting`; `choose` picks a net, the rows that go together and the bucket. Rows of many
-jobs share a batch when they wait for the same net, whatever their step, and an evaluation may be split over ticks.
-The policy is first come, first served: the oldest evaluation picks the net, and later ones fill the bucket.
+jobs share a batch when they wait for the same net, whatever their step, and an evaluation may be split over ticks. The
+first in order picks the net, the next ones fill the bucket. Order: priority, for as long as its steps hold others back;
+the tenant that has had least; a job that was passed over too often; early pictures before late ones, coarse before
+refined, with the coarse pass far ahead; submission. What earlier ticks leave behind comes in as values (`Past`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 
-from models.spec import Codec, Stage
+from models.spec import Stage
+from workers.contracts.job import Priority
+from workers.queue.line import AGING_SECONDS, OFFSETS
+from workers.shares import Costs, Net, Shares
+
+__all__ = ["Closed", "Company", "Net", "Past", "Slice", "Tick", "Waiting", "choose"]
+
+LEAD = 4
+"""The coarse pass runs so many times as far as refinement before it waits for it."""
+
+Buckets = Mapping[Net, Sequence[int]]
+"""Rows that a net can be run with, ascending."""
 
 
-@dataclass(frozen=True, slots=True)
-class Net:
-    """One net of one bundle: rows of different nets never share a batch."""
+class Company(StrEnum):
+    """Who may run beside a job."""
 
-    bundle: str
-    part: Stage | Codec
+    ANY = "any"
+    OWN_BATCH = "own_batch"
+    """No other job in its batches: it made one fail."""
+    NOBODY = "nobody"
+    """No other job at all: a process died with it."""
+
+
+class Closed(StrEnum):
+    """Why no more rows went into a batch."""
+
+    FULL = "full"
+    """The largest bucket is full."""
+    NO_MORE = "no_more"
+    """No other row waits for this net."""
+    CHEAPER = "cheaper"
+    """A smaller bucket now and the rest later costs less than padding."""
+    ALONE = "alone"
+    """The job runs without company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +64,18 @@ class Waiting:
     submitted_at: float
     place: int
     """The unit's place in its job's plan."""
+    stage: Stage
+    """Of the pictures that it is for."""
+    frame: int
+    """The first frame that needs it."""
+    tenant: str = "default"
+    priority: Priority = Priority.NORMAL
+    company: Company = Company.ANY
 
     @property
-    def rank(self) -> tuple[float, str, int]:
-        """Order of service."""
-        return self.submitted_at, self.job_id, self.place
+    def position(self) -> tuple[float, str]:
+        """How far into its job it is: a frame, and the stage ("coarse" comes first)."""
+        return (self.frame / LEAD if self.stage is Stage.COARSE else self.frame), self.stage.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +87,26 @@ class Slice:
     first: int
     stop: int
 
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return self.stop - self.first
+
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One batch: slices in order, which fill `rows` of a bucket."""
+    """One batch: slices in order, the first of which chose the net."""
 
     net: Net
     slices: tuple[Slice, ...]
+    bucket: int
+    """Rows that are run, padding included."""
+    closed: Closed
 
     @property
     def rows(self) -> int:
         """Rows in use."""
-        return sum(part.stop - part.first for part in self.slices)
+        return sum(part.rows for part in self.slices)
 
     @property
     def jobs(self) -> int:
@@ -68,19 +114,105 @@ class Tick:
         return len({part.job_id for part in self.slices})
 
 
-def choose(waiting: Sequence[Waiting], *, largest: Mapping[Net, int]) -> Tick | None:
-    """The next batch, at most `largest[net]` rows; None when nothing waits."""
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier ticks leave behind."""
+
+    shares: Shares = field(default_factory=Shares)
+    costs: Costs = field(default_factory=Costs)
+
+    def after(self, tick: Tick, waiting: Sequence[Waiting], *, seconds: float) -> Past:
+        """`tick` was chosen among `waiting` and took so long."""
+        tenants = {entry.job_id: entry.tenant for entry in waiting}
+        charges: dict[str, float] = {}
+        for part in tick.slices:
+            tenant = tenants[part.job_id]
+            charges[tenant] = charges.get(tenant, 0.0) + part.rows / tick.rows * seconds
+        ran = {part.job_id for part in tick.slices}
+        shares = self.shares.charged(charges, waited=set(tenants.values()))
+        shares = shares.passing(tenants, by=tenants[tick.slices[0].job_id], ran=ran)
+        return Past(shares, self.costs.noted(tick.net, tick.bucket, seconds=seconds))
+
+
+def choose(waiting: Sequence[Waiting], *, buckets: Buckets, past: Past, now: float) -> Tick | None:
+    """The next batch, in one of the net's buckets; None when nothing waits. `now` on the clock of `submitted_at`."""
     if not waiting:
         return None
-    ordered = sorted(waiting, key=lambda entry: entry.rank)
-    net = ordered[0].net
-    return Tick(net, tuple(_fill((entry for entry in ordered if entry.net == net), room=largest[net])))
+    ordered = _ordered(waiting, shares=past.shares, now=now)
+    lead = next((entry for entry in ordered if entry.company is Company.NOBODY), ordered[0])
+    mates = [entry for entry in ordered if entry.net == lead.net and _together(entry, lead)]
+    rows, bucket, closed = _size(mates, buckets=buckets[lead.net], costs=past.costs)
+    if closed is Closed.NO_MORE and lead.company is not Company.ANY:
+        closed = Closed.ALONE
+    return Tick(lead.net, _fill(mates, room=rows), bucket, closed)
 
 
-def _fill(ordered: Iterable[Waiting], *, room: int) -> Iterable[Slice]:
+def _ordered(waiting: Sequence[Waiting], *, shares: Shares, now: float) -> list[Waiting]:
+    jobs = {entry.job_id: entry for entry in waiting}
+    crowd = Counter(job.tenant for job in jobs.values())
+    top = min(OFFSETS[job.priority] for job in jobs.values())
+    standing = {
+        job_id: (
+            held_back(job, top=top, now=now),
+            shares.turn(job.tenant),
+            -shares.overdue(job_id, among=crowd[job.tenant]),
+        )
+        for job_id, job in jobs.items()
+    }
+    return sorted(
+        waiting,
+        key=lambda entry: (
+            *standing[entry.job_id],
+            entry.position,
+            entry.submitted_at,
+            entry.job_id,
+            entry.place,
+        ),
+    )
+
+
+def held_back(job: Waiting, *, top: float, now: float) -> int:
+    """Steps of priority below the highest that waits (`top`, its offset), less one for each `AGING_SECONDS` of age."""
+    return max(0, math.ceil((job.submitted_at + OFFSETS[job.priority] - top - now) / AGING_SECONDS))
+
+
+def _together(entry: Waiting, lead: Waiting) -> bool:
+    return entry.job_id == lead.job_id or entry.company is lead.company is Company.ANY
+
+
+def _size(mates: Sequence[Waiting], *, buckets: Sequence[int], costs: Costs) -> tuple[int, int, Closed]:
+    """Rows to take, the bucket for them, and why no more."""
+    net, rows = mates[0].net, sum(entry.rows - entry.first for entry in mates)
+    if rows >= buckets[-1]:
+        return buckets[-1], buckets[-1], Closed.FULL
+    bucket = _first_bucket(rows, buckets=buckets, costs={size: costs.of(net, size) for size in buckets})
+    return min(rows, bucket), bucket, Closed.CHEAPER if bucket < rows else Closed.NO_MORE
+
+
+def _first_bucket(rows: int, *, buckets: Sequence[int], costs: Mapping[int, float]) -> int:
+    """The bucket that holds them all, or a smaller one if that and the best for the rest cost less."""
+    holding = next(size for size in buckets if size >= rows)
+    smaller = [size for size in buckets if size < rows]
+    if rows == holding or not smaller:
+        return holding
+    return smaller[-1] if _cost(rows, buckets=buckets, costs=costs) < costs[holding] else holding
+
+
+def _cost(rows: int, *, buckets: Sequence[int], costs: Mapping[int, float]) -> float:
+    """Of the cheapest way to run so many rows, largest buckets first."""
+    holding = next(size for size in buckets if size >= rows)
+    smaller = [size for size in buckets if size < rows]
+    if rows == holding or not smaller:
+        return costs[holding]
+    return min(costs[holding], costs[smaller[-1]] + _cost(rows - smaller[-1], buckets=buckets, costs=costs))
+
+
+def _fill(ordered: Sequence[Waiting], *, room: int) -> tuple[Slice, ...]:
+    slices: list[Slice] = []
     for entry in ordered:
         if room == 0:
-            return
+            break
         stop = min(entry.rows, entry.first + room)
-        yield Slice(entry.job_id, entry.unit, entry.first, stop)
+        slices.append(Slice(entry.job_id, entry.unit, entry.first, stop))
         room -= stop - entry.first
+    return tuple(slices)

@@ -1,0 +1,93 @@
+"""What earlier ticks leave behind: who had the device, who was passed over, what a bucket costs. Frozen values.
+
+Tenants share by start-time fair queueing (Goyal et al. 1996), as in the queue, but in measured seconds: an account
+never lags behind the one that is served, so whoever was idle gains nothing by it, and never runs further ahead than
+`DEBT_SECONDS`, so nobody pays long for rows that only filled up a batch. No clock and no device here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from models.spec import Codec, Stage
+
+TURN_SECONDS = 0.5
+"""Accounts that differ by less are even: a tenant's units are not cut up for nothing."""
+DEBT_SECONDS = 4.0
+"""The furthest that an account is ahead of the one that is served."""
+PATIENCE = 4
+"""A job is passed over at most so many times for each job of its tenant that waits."""
+NEW_SHARE = 0.2
+"""Weight of the last tick in the measured cost of its bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """One net of one bundle: rows of different nets never share a batch."""
+
+    bundle: str
+    part: Stage | Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Accounts of tenants, in seconds, and turns that jobs were passed over."""
+
+    served: float = 0.0
+    """The least account among those that waited at the last tick; accounts below it stand at it."""
+    spent: Mapping[str, float] = field(default_factory=dict)
+    """Of tenants ahead of `served`."""
+    passed: Mapping[str, int] = field(default_factory=dict)
+    """By job: turns of its tenant, since its last, that it waited and had no row in."""
+
+    def account(self, tenant: str) -> float:
+        """Where a tenant stands."""
+        return max(self.served, self.spent.get(tenant, 0.0))
+
+    def turn(self, tenant: str) -> int:
+        """The account in whole turns: the least goes first."""
+        return int(self.account(tenant) / TURN_SECONDS)
+
+    def overdue(self, job_id: str, *, among: int) -> int:
+        """Turns that a job was passed over, if they are too many `among` so many jobs of its tenant; else 0."""
+        passed = self.passed.get(job_id, 0)
+        return passed if passed >= PATIENCE * among else 0
+
+    def charged(self, seconds: Mapping[str, float], *, waited: Collection[str]) -> Shares:
+        """After a tick that cost tenants so many seconds, while tenants `waited`."""
+        served = min((self.account(tenant) for tenant in waited), default=self.served)
+        tenants = {*self.spent, *seconds}
+        spent = {one: min(self.account(one) + seconds.get(one, 0.0), served + DEBT_SECONDS) for one in tenants}
+        return replace(self, served=served, spent={one: at for one, at in spent.items() if at > served})
+
+    def passing(self, waited: Mapping[str, str], *, by: str, ran: Collection[str]) -> Shares:
+        """After a turn of tenant `by` in which jobs `ran`; `waited`: the tenant of each job that wanted to."""
+        passed = {
+            job: self.passed.get(job, 0) + (tenant == by)
+            for job, tenant in waited.items()
+            if job not in ran and (tenant == by or job in self.passed)
+        }
+        return replace(self, passed=passed)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of one run by net and bucket, as measured; what was never measured is hoped to be cheap, and so tried."""
+
+    seconds: Mapping[tuple[Net, int], float] = field(default_factory=dict)
+
+    def noted(self, net: Net, bucket: int, *, seconds: float) -> Costs:
+        """After one more run."""
+        known = self.seconds.get((net, bucket), seconds)
+        return Costs({**self.seconds, (net, bucket): known + NEW_SHARE * (seconds - known)})
+
+    def of(self, net: Net, bucket: int) -> float:
+        """Measured, or the least that it can be: no cheaper than a smaller bucket nor, by the row, than a larger."""
+        measured = self.seconds.get((net, bucket))
+        if measured is not None:
+            return measured
+        others = {size: seconds for (other, size), seconds in self.seconds.items() if other == net}
+        smaller = max((seconds for size, seconds in others.items() if size < bucket), default=0.0)
+        larger = max((seconds * bucket / size for size, seconds in others.items() if size > bucket), default=0.0)
+        return max(smaller, larger)
