@@ -24,7 +24,7 @@ from workers.contracts.settings import Settings
 from workers.queue.batches import BatchRecords
 from workers.queue.client import JobQueue
 from workers.queue.feed import EventFeed
-from workers.storage import Store
+from workers.storage import Store, open_store
 
 VERSION = "0.1.0"
 LARGEST_REQUEST = 1024 * 1024
@@ -45,7 +45,7 @@ class State(TypedDict):
 
 def create_app(settings: Settings) -> FastAPI:
     """The app; nothing is connected before its lifespan begins. Raises StoreError if its files cannot be kept."""
-    store = Store(settings.store_dir)
+    store = open_store(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:

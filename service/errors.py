@@ -30,6 +30,8 @@ STATUS: Mapping[type[errors.GriditError], int] = {
     errors.TooLarge: 413,
     errors.QueueFull: 429,
     errors.Unavailable: 503,
+    errors.StoreUnavailable: 503,
+    errors.StorageFull: 503,
     errors.GriditError: 500,
 }
 """The table; a class that is not in it has the status of its nearest ancestor."""

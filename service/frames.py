@@ -18,7 +18,7 @@ from service.archive import Archive, npz_frames, zip_frames
 from service.context import Context, Services
 from service.sending import matches, send
 from service.videos import JobId
-from workers.contracts.errors import Conflict, InvalidRequest, NotFound, NotReady
+from workers.contracts.errors import Conflict, InvalidRequest, NotFound, NotReady, StoreGone
 from workers.contracts.job import Job, JobStatus, Stage, StoredObject
 
 router = APIRouter(prefix="/v1/videos/{job_id}", tags=["pictures"])
@@ -93,7 +93,10 @@ async def _archive(
     services: Services, job: Job, variant: str, *, stored: dict[int, StoredObject], if_none_match: str | None
 ) -> Response:
     make, media_type = ARCHIVES[variant]
-    archive = await asyncio.to_thread(make, {i: services.store.path(o) for i, o in stored.items()}, stored=stored)
+    try:
+        archive = await asyncio.to_thread(make, services.store, stored=stored)
+    except StoreGone:
+        raise NotFound("Frames are gone: their time was up, or they were deleted.") from None
     headers = {"etag": f'"{archive.digest}"'}
     if matches(if_none_match, headers["etag"]):
         archive.remove()

@@ -28,7 +28,7 @@ from workers.queue.connect import AWAY, connect, connect_bytes, persist
 from workers.queue.ledger import Ledger
 from workers.queue.release import release
 from workers.queue.rqworker import GriditWorker
-from workers.storage import Store
+from workers.storage import open_store
 from workers.sweeper import Sweeper
 from workers.tasks import Engine
 
@@ -53,7 +53,7 @@ class Worker:
         """`load` makes the engine, on the device thread. Raises StoreError if the store cannot be written."""
         self.name = name
         self._settings = settings
-        self._store = Store(settings.store_dir)
+        self._store = open_store(settings)
         self._mailbox = Mailbox()
         self._holdings = Holdings()
         self._out: Queue[Out | None] = Queue(BACKLOG)

@@ -16,7 +16,7 @@ from tests import twins
 from workers.contracts.event import EventType
 from workers.contracts.job import Job, JobSpec, JobStatus, Numerics, Stage
 from workers.queue.client import JobQueue
-from workers.storage import Store
+from workers.storage import DirectoryStore
 
 T = TypeVar("T")
 SERVED = {twins.MODEL: Numerics(bundle_hash="h", engine="twin", precision="fp32", version="1")}
@@ -59,7 +59,7 @@ async def check_whole(queue: JobQueue, data_dir: Path, job_id: str) -> None:
     kinds = [event.type for event in events]
     assert [kinds.count(kind) for kind in (EventType.COARSE_READY, EventType.COMPLETED)] == [1, 1]
     assert [kind for kind in kinds if kind.terminal] == kinds[-1:]
-    store, expected = Store(data_dir / "store"), expected_frames(job.spec)
+    store, expected = DirectoryStore(data_dir / "store"), expected_frames(job.spec)
     stored = await queue.frames(job_id)
     assert {name: hashlib.sha256(pixels(store.read(stored[name])).tobytes()).digest() for name in stored} == {
         name: hashlib.sha256(frame.tobytes()).digest() for name, frame in expected.items()

@@ -26,7 +26,7 @@ from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.job import Job, JobError, JobStatus, Numerics, Stage, StoredObject
 from workers.contracts.settings import Settings
 from workers.queue.ledger import Frame, Ledger
-from workers.storage import Store
+from workers.storage import Store, open_store
 
 CLASSES = ("sky", "lava")
 SAMPLERS = ("euler", "heun")
@@ -90,7 +90,7 @@ class Api:
 
     def hand(self) -> Hand:
         ledger = Ledger(self.redis, "by-hand", lease_seconds=60, keep_seconds=600)
-        return Hand(ledger, Store(self.settings.store_dir))
+        return Hand(ledger, open_store(self.settings))
 
     @property
     def traces(self) -> set[str]:

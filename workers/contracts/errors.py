@@ -110,6 +110,24 @@ class StoreError(GriditError):
     code = "store_error"
 
 
+class StoreGone(StoreError):
+    """A file is not in the store any more."""
+
+
+class StoreUnavailable(StoreError):
+    """The object store does not answer, tried again for a while; later it may."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class StorageFull(StoreError):
+    """The store has no room: new jobs are refused, nothing was queued; a job that waited too long for room fails."""
+
+    code = "storage_full"
+    retryable = True
+
+
 class JobFailure(GriditError):
     """A reason for which a job ends as failed."""
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -19,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from workers.contracts.errors import InvalidSettings
 
 PREFIX = "GRIDIT_"
+STORE_SCHEMES = ("s3", "gs", "az", "file")
 SHIPPED_BUNDLE = Path(__file__).resolve().parents[2] / "models" / "bundles" / "demo"
 
 
@@ -66,7 +68,17 @@ class Settings(BaseSettings):
     redis_server: Path | None = None
     """Server program that `gridit up` embeds; None: whichever is found."""
     data_dir: Path = Path("data")
-    """Root of the object store (`<data_dir>/store`) and of what else a process keeps."""
+    """Root of the object store (`<data_dir>/store`, unless `store` names another) and of what else a process keeps."""
+    store: str | None = None
+    """URL of the object store: s3://bucket/prefix, gs://, az://, file:///path; None: `<data_dir>/store`. The same for
+    all processes; credentials, region and endpoint by the provider's own variables (AWS_ACCESS_KEY_ID, ...)."""
+    store_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Bound on what jobs hold in the store: above it the oldest finished ones go before their time. None: no bound.
+    Uploads and results of batches are not counted, nor deleted for it."""
+    store_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """New jobs are refused while a store in a directory has less room: it is for those already accepted."""
+    store_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 600.0
+    """How long jobs wait for a store that is full or does not answer before they fail."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0: any free port."""
@@ -99,7 +111,7 @@ class Settings(BaseSettings):
 
     @property
     def store_dir(self) -> Path:
-        """Root of the object store."""
+        """Root of the object store that is a directory."""
         return self.data_dir / "store"
 
     @field_validator("bundles", mode="before")
@@ -128,6 +140,20 @@ class Settings(BaseSettings):
     def _known_scheme(cls, value: str) -> str:
         if not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must hold no credentials and no options; they go by the environment")
+        if parts.scheme not in STORE_SCHEMES:
+            raise ValueError(f"must start with {', '.join(f'{scheme}://' for scheme in STORE_SCHEMES)}")
+        if not (parts.path.strip("/") if parts.scheme == "file" else parts.netloc):
+            raise ValueError("must name a bucket, or a directory for file://")
         return value
 
     @model_validator(mode="after")
