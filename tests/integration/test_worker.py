@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_jobs_run_to_their_end_two_at_once(queue: JobQueue, workers: Workers) -> None:
-    workers.start("w")
+    workers.start("w", slots=2)
     ids = [await submit(queue, spec(frames=10, seed=seed)) for seed in (1, 2, 3)]
     jobs = [await ended(queue, job_id) for job_id in ids]
     for job_id in ids:
@@ -81,7 +81,7 @@ async def test_a_lease_that_ends_brings_the_job_to_a_live_worker(queue: JobQueue
 
 
 async def test_a_stopping_worker_finishes_what_it_can(queue: JobQueue, workers: Workers) -> None:
-    worker = workers.start("w", drain_seconds=20.0)
+    worker = workers.start("w", slots=2, drain_seconds=20.0)
     ids = [await submit(queue, spec(frames=12, seed=seed)) for seed in (1, 2, 3)]
     await some_frames(queue, ids[1])
     worker.terminate()

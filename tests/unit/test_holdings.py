@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.twins import spec
 from workers.contracts.job import Job, Stage, StoredObject, UnitRecord
-from workers.heartbeat import Contact
 from workers.holdings import Holding
 from workers.queue.ledger import Claim, Published
 
@@ -54,14 +53,3 @@ def test_intervals_are_told_of_frames_this_worker_published() -> None:
     told = list(held.published(Published(coarse_done=4, refined_done=0, at=7.0)))
     assert [(frame.index, since) for frame, since in told] == [(3, 2.0)]
     assert list(held.published(Published(coarse_done=4, refined_done=0, at=9.0))) == []
-
-
-def test_contact_is_steady_only_without_a_gap() -> None:
-    contact = Contact(longest_gap=2.0)
-    assert contact.steady(0.0) == 0.0
-    for now in (10.0, 11.0, 12.0):
-        contact.note(now)
-    assert contact.steady(13.0) == 3.0
-    assert contact.steady(14.5) == 0.0
-    contact.note(15.0)  # Redis was away; redis-py's own retries may have hidden it
-    assert contact.steady(16.0) == 1.0
