@@ -77,7 +77,7 @@ def select(
     if engine == "tensorrt":
         return Choice(_compiled(bundle, stage, plans, device), "asked for")
     if engine != "auto" or not on_gpu:
-        name, reason = ("torch", f"on the {device.type.upper()}") if engine == "auto" else (engine, "asked for")
+        name, reason = ("torch", "on the CPU") if engine == "auto" else (engine, "asked for")
         return Choice(create(name, bundle=bundle, stage=stage, precision=plain, device=device), reason)
     try:
         return Choice(_compiled(bundle, stage, plans, device), "compiled for this GPU")

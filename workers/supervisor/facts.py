@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from workers import embedded
 from workers.contracts.catalogue import WorkerState
 from workers.supervisor.children import Died, Started
+from workers.supervisor.devices import Seat
 from workers.supervisor.process import Process
 
 
@@ -25,6 +26,8 @@ class Ready:
     seconds: float
     server: embedded.Binary
     workers: tuple[WorkerState, ...]
+    seats: tuple[Seat, ...]
+    """What each of them was given."""
 
 
 @dataclass(frozen=True)

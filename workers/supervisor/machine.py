@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,6 +26,7 @@ from workers.queue.connect import AWAY, connect
 from workers.queue.release import release
 from workers.supervisor import address
 from workers.supervisor.children import Children, ChildSpec, Died, log_tail
+from workers.supervisor.devices import Seat
 from workers.supervisor.directory import DataDirectory
 from workers.supervisor.facts import Fact, OrphansStopped, Ready, Released, Stopping
 from workers.supervisor.process import stop_all
@@ -58,11 +59,15 @@ class Machine:
     worker_command: ClassVar[tuple[str, ...]] = (*GRIDIT, "worker")
     """A twin's command may stand here; `--name` is added."""
 
-    def __init__(self, settings: Settings, *, directory: DataDirectory, where: address.Address, workers: int) -> None:
+    def __init__(
+        self, settings: Settings, *, directory: DataDirectory, where: address.Address, seats: Sequence[Seat]
+    ) -> None:
+        """A worker for each of `seats`."""
         self.settings = settings
         self.directory = directory
         self.where = where
-        self.workers = tuple(f"{WORKER}-{number}" for number in range(1, workers + 1))
+        self.seats = tuple(seats)
+        self.workers = tuple(f"{WORKER}-{number}" for number in range(1, len(self.seats) + 1))
         self.children = Children()
         self._metrics = directory.path / "metrics"
         self.stops = 0
@@ -78,7 +83,7 @@ class Machine:
             yield from self._start_rest(launch.endpoint.url, wake=wake)
             if warm := self._warm():
                 self.directory.record(ready=True)
-                yield Ready(self.where.url, time.monotonic() - began, launch.binary, warm)
+                yield Ready(self.where.url, time.monotonic() - began, launch.binary, warm, self.seats)
             while not self.stops:
                 yield from self._turn(launch.endpoint.url, wake=wake, timeout=IDLE_SECONDS)
             yield Stopping(self.settings.drain_seconds)
@@ -112,12 +117,12 @@ class Machine:
         logs = self.directory.path / "logs"
         environment = self._environment(url)
         yield ChildSpec(API, (*GRIDIT, "serve"), logs / f"{API}.log", environment, patience=PATIENCE)
-        for name in self.workers:
+        for name, seat in zip(self.workers, self.seats, strict=True):
             yield ChildSpec(
                 name,
                 (*self.worker_command, "--name", "{instance}"),
                 logs / f"{name}.log",
-                environment,
+                {**environment, **seat.environment},
                 patience=self.settings.drain_seconds + PATIENCE,
             )
 
@@ -180,11 +185,10 @@ class Machine:
             yield Released(instance, len(jobs))
 
     def _warm(self) -> tuple[WorkerState, ...]:
-        """This run's workers once all of them, and the API, take jobs; empty until then."""
-        instances = {self.children.instance(name) for name in self.workers}
-        known = address.readiness(self.where) or ()
-        warm = tuple(state for state in known if state.name in instances and state.phase == "ready")
-        return warm if len(warm) == len(instances) else ()
+        """This run's workers, in order, once all of them, and the API, take jobs; empty until then."""
+        known = {state.name: state for state in address.readiness(self.where) or () if state.phase == "ready"}
+        instances = [self.children.instance(name) for name in self.workers]
+        return tuple(known[name] for name in instances) if known.keys() >= set(instances) else ()
 
     def _stop(self, wake: Wake) -> None:
         """Workers first, so that what they finish is still stored and shown; a second request hurries all but the
