@@ -6,7 +6,7 @@ does only the units whose results are not kept. `models.units` turns a unit into
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -103,6 +103,17 @@ def frames_made(request: Request) -> int:
     if request.mode is Mode.SOUND:
         return request.num_frames
     return 16 + 8 * _rounds(request.num_frames)
+
+
+def first_needed(every: Sequence[Unit]) -> dict[str, int]:
+    """By unit: the first frame whose picture it makes or is read for; `every` is a plan, in its order."""
+    first: dict[str, int] = {}
+    for unit in reversed(every):
+        starts = [*unit.frames[:1], *([first[unit.key]] if unit.key in first else [])]
+        first[unit.key] = min(starts, default=0)
+        for key in unit.requires:
+            first[key] = min(first[unit.key], first.get(key, first[unit.key]))
+    return first
 
 
 def _layout(spec: BundleSpec, request: Request) -> Iterator[_Grid]:

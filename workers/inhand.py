@@ -6,7 +6,6 @@ Nothing here chooses or runs; the runner does. A job that comes with kept result
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +15,7 @@ from models import units
 from models.bundle import Bundle
 from models.media import to_unit
 from models.noise import NoiseSource, philox
-from models.plan import REFERENCE, Request, Unit, UnitKind, plan
+from models.plan import REFERENCE, Request, Unit, UnitKind, first_needed, plan
 from models.spec import Mode, Spacing, Stage
 from models.units import Evaluate, UnitRun
 from workers.contracts import job as contract
@@ -101,17 +100,6 @@ class JobInHand:
             )
             for key, run in self.running.items()
         ]
-
-
-def first_needed(every: Sequence[Unit]) -> dict[str, int]:
-    """By unit: the first frame whose picture it makes or is read for; `every` is a plan, in its order."""
-    first: dict[str, int] = {}
-    for unit in reversed(every):
-        starts = [*unit.frames[:1], *([first[unit.key]] if unit.key in first else [])]
-        first[unit.key] = min(starts, default=0)
-        for key in unit.requires:
-            first[key] = min(first[unit.key], first.get(key, first[unit.key]))
-    return first
 
 
 def _reference(task: Task) -> Tensor:
