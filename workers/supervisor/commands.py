@@ -85,7 +85,11 @@ def _ready_lines(fact: Ready) -> Iterator[str]:
     for name, info in sorted(engines.items()):
         yield f"  [cyan]{name}[/] {info.engine} {info.precision}"
     for worker, seat in zip(fact.workers, fact.seats, strict=True):
-        unused = f"; [yellow]{seat.label} is not used, see its log[/]" if seat.gpu and worker.device == "cpu" else ""
+        unused = (
+            f"; [yellow]{seat.label} is not used; --device cuda tells why[/]"
+            if seat.gpu and worker.device == "cpu"
+            else ""
+        )
         yield f"  {worker.name.rsplit('-', 2)[0]} on {worker.device}{unused}"
     yield f"  [dim]{fact.server}, {len(fact.workers)} worker(s) of {fact.workers[0].slots} slots; Ctrl-C stops[/]"
 
