@@ -28,6 +28,7 @@ from workers.contracts.job import Job, JobSpec, JobStatus, Priority, Stage, Stor
 from workers.queue import line
 from workers.queue.entry import rq_hash
 from workers.queue.scripts import source
+from workers.queue.sockets import watched
 
 CONNECTIONS = 32
 REMEMBER_SECONDS = 86400
@@ -87,6 +88,7 @@ class JobQueue:
             decode_responses=True,
             protocol=2,
             retry=Retry(ConstantBackoff(0.05), 1),
+            **watched(url),
         )
         return cls(Redis.from_pool(pool), keep_seconds=keep_seconds)
 

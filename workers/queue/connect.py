@@ -15,6 +15,8 @@ from redis import Redis, exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from workers.queue.sockets import watched
+
 log = logging.getLogger(__name__)
 
 AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError, OSError)
@@ -33,12 +35,13 @@ def connect(url: str, *, timeout: float = 5.0) -> Redis:
         decode_responses=True,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
+        **watched(url),
     )
 
 
 def connect_bytes(url: str) -> Redis:
     """A client as RQ wants it: bytes, not strings."""
-    return Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, protocol=2)
+    return Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, protocol=2, **watched(url))
 
 
 def persist(operation: Callable[[], T], *, action: str) -> T:

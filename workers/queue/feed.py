@@ -108,9 +108,8 @@ class EventFeed:
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._queue.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                async with self._queue.redis.pubsub() as pubsub:
                     await pubsub.subscribe(keys.LIVE)
-                    self._lost_some()  # whatever was said before this moment
                     await self._hand_out(pubsub)
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError):
                 log.warning("event feed lost its connection", extra={"action": "feed_reconnect"})
@@ -121,6 +120,8 @@ class EventFeed:
             message = await pubsub.get_message(timeout=RECHECK_SECONDS)
             if message is None:
                 await pubsub.ping()  # a dead connection shows only when it is used
+            elif message["type"] == "subscribe":  # also when redis-py has connected again by itself
+                self._lost_some()  # whatever was said before this moment
             elif message["type"] == "message":
                 job_id, event = live_event(message["data"])
                 for follower in self._followers.get(job_id, ()):
