@@ -16,6 +16,13 @@ from av.video.stream import VideoStream
 from models.media import Frame
 
 MEDIA_TYPE = "video/mp4"
+X264 = {
+    "crf": "16",
+    "preset": "medium",
+    "threads": "1",
+    # Its look-ahead reads memory that nothing has written when a side is no multiple of 16, and bytes follow from it.
+    "x264-params": "mbtree=0",
+}
 
 
 def encode(frames: Iterable[Frame], *, fps: int) -> bytes:
@@ -35,7 +42,7 @@ def _write(path: Path, frames: Iterable[Frame], *, size: tuple[int, int], fps: i
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
-        stream.options = {"crf": "16", "preset": "medium", "threads": "1"} if _codec() == "libx264" else {"qscale": "2"}
+        stream.options = X264 if _codec() == "libx264" else {"qscale": "2"}
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         for frame in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
