@@ -51,6 +51,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "evaluate": Command("models.evaluate.commands", "Measure a bundle against real sequences."),
         "compile": Command("models.commands", "Build an engine for a bundle's nets."),
     },
+    "Plan": {
+        "simulate": Command("workers.simulate.commands", "A day of jobs on a fleet, and who waits how long."),
+    },
 }
 
 

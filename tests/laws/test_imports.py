@@ -62,6 +62,7 @@ WORKERS_LIBRARIES = frozenset(
         "PIL",
         "click",
         "fsspec",
+        "matplotlib",
         "numpy",
         "obstore",
         "opentelemetry",
@@ -120,7 +121,7 @@ RULES: Mapping[str, Rule] = {
 # Back ends that cost seconds or are optional, and the only places that may name them.
 HEAVY: Mapping[str, tuple[str, ...]] = {
     "diffusers": ("models.checkpoint", "models.nn"),
-    "matplotlib": ("models.evaluate.plots",),
+    "matplotlib": ("models.evaluate.plots", "workers.simulate.plots"),
     "onnx": ("models.build", "models.engines", "models.export"),
     "onnxruntime": ("models.build", "models.engines", "models.export"),
     "onnxscript": ("models.export",),
@@ -315,6 +316,7 @@ import {module}
         ("service.app", {"torch", "models"}),
         ("service.cli", {"torch", "models", "redis", "fastapi"}),
         ("service.client", {"torch", "models", "redis", "rq", "fastapi"}),
+        ("workers.simulate.simulation", {"torch", "redis", "rq", "matplotlib"}),
         ("workers.contracts", {"torch", "models", "redis", "rq", "fastapi"}),
     ],
 )
