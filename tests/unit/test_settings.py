@@ -41,6 +41,11 @@ def test_arguments_win_over_the_environment_and_it_over_defaults(monkeypatch: py
         ("BUNDLES", ""),
         ("LOG_LEVEL", "loud"),
         ("BEAT_SECONDS", "3.9"),
+        ("STORE", "/a/path"),
+        ("STORE", "memory:///"),
+        ("STORE", "s3:///prefix"),
+        ("STORE", "file://"),
+        ("STORE_BYTES", "0"),
         ("SLOT", "2"),
         ("gridit_lower", "2"),
     ],
@@ -51,6 +56,14 @@ def test_a_mistake_stops_start_up_and_is_named(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(InvalidSettings) as refused:
         settings.load()
     assert name.lower() in refused.value.message.lower()
+
+
+@pytest.mark.parametrize("url", ["s3://key:{}@b/p", "s3://{}@b/p", "az://b/p?sig={}", "s3://b/p#{}"])
+def test_credentials_in_a_stores_url_are_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GRIDIT_STORE", url.format("hush"))
+    with pytest.raises(InvalidSettings, match=r"GRIDIT_STORE.*environment") as refused:
+        settings.load()
+    assert "hush" not in refused.value.message
 
 
 def test_every_mistake_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
