@@ -60,6 +60,7 @@ class ExactNet:
 
     device = torch.device("cpu")
     largest = 1
+    buckets: tuple[int, ...] = (1,)
     caches = False
 
     def __init__(self, kernel: Kernel, *, prefix: int = 0) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.job import Job, Stage
-from workers.tasks import TickRan
+from workers.tasks import BatchFailed, TickRan
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,4 @@ class Redelivered:
     became: str
 
 
-WorkerFact = WorkerReady | Beaten | Claimed | FramePublished | Ended | Left | Redelivered | TickRan
+WorkerFact = WorkerReady | Beaten | Claimed | FramePublished | Ended | Left | Redelivered | TickRan | BatchFailed

@@ -5,7 +5,9 @@ Nothing here chooses or runs; the runner does. A job that comes with kept result
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from models import units
 from models.bundle import Bundle
+from models.evaluator import take
 from models.media import to_unit
 from models.noise import NoiseSource, philox
 from models.plan import REFERENCE, Request, Unit, UnitKind, first_needed, plan
@@ -20,7 +23,7 @@ from models.spec import Mode, Spacing, Stage
 from models.units import Evaluate, UnitRun
 from workers.contracts import job as contract
 from workers.contracts.errors import BundleUnavailable, ReferenceLost
-from workers.scheduler import Company, Net, Waiting
+from workers.scheduler import Company, Net, Slice, Waiting
 from workers.tasks import RunAlone, Task
 
 COMPANY = {RunAlone.NO: Company.ANY, RunAlone.UNTIL_UNIT: Company.NOBODY}
@@ -35,24 +38,31 @@ class UnitInHand:
     evaluation: Evaluate
     started_at: float
     outputs: list[Tensor] = field(default_factory=list)
+    answered: int = 0
+    """Rows of the evaluation whose outputs are here."""
 
-    @property
-    def answered(self) -> int:
-        """Rows of the evaluation whose outputs are here."""
-        return sum(len(output) for output in self.outputs)
+    def take(self, part: Slice) -> Evaluate:
+        """Some rows of what it waits for."""
+        if part.rows == len(self.evaluation.times):
+            return self.evaluation
+        return take(self.evaluation, slice(part.first, part.stop))
 
-    def send(self) -> None:
-        """Hand the whole output over; StopIteration carries the unit's result."""
-        output, self.outputs = torch.cat(self.outputs), []
-        self.evaluation = self.generator.send(output)
+    def answer(self, output: Tensor) -> None:
+        """Take the next rows; after the last of them go on. StopIteration carries the unit's result."""
+        self.outputs.append(output)
+        self.answered += len(output)
+        if self.answered == len(self.evaluation.times):
+            whole = output if len(self.outputs) == 1 else torch.cat(self.outputs)
+            self.outputs, self.answered = [], 0
+            self.evaluation = self.generator.send(whole)
 
 
 class JobInHand:
     """A job's plan less what is done, and its started units."""
 
-    def __init__(self, task: Task, bundle: Bundle, *, device: torch.device) -> None:
-        """JobFailure if the bundle cannot do what the job asks."""
-        self.task, self.bundle, self.alone = task, bundle, task.alone
+    def __init__(self, task: Task, bundle: Bundle, *, device: torch.device, now: float) -> None:
+        """JobFailure if the bundle cannot do what the job asks; `now` on the clock that `late` is asked by."""
+        self.task, self.bundle, self.company = task, bundle, COMPANY[task.alone]
         self.request = request_of(task.spec, bundle)
         every = plan(bundle.spec, self.request)
         self.place = {unit.key: index for index, unit in enumerate(every)}
@@ -63,21 +73,42 @@ class JobInHand:
             self.results[REFERENCE] = _reference(task).to(device)
         self.running: dict[str, UnitInHand] = {}
         self.noise: NoiseSource = philox(task.spec.seed, device=device)
+        self.tries = 0
+        """Failures of its own since a unit was done."""
+        self._late_at = math.inf if task.deadline_in is None else now + task.deadline_in
+
+    def late(self, now: float) -> bool:
+        """Whether its deadline has passed."""
+        return now >= self._late_at
 
     def start_ready(self) -> None:
         """Start every unit whose requirements are kept."""
         ready = [unit for unit in self.todo if all(key in self.results for key in unit.requires)]
         self.todo = [unit for unit in self.todo if unit not in ready]
         for unit in ready:
-            generator = units.start(
-                unit, spec=self.bundle.spec, request=self.request, results=self.results, noise=self.noise
-            )
-            self.running[unit.key] = UnitInHand(unit, generator, next(generator), time.time())
+            self._start(unit)
+
+    def start_again(self, keys: Iterable[str]) -> None:
+        """Units that failed start at their first step, with the same noise; the job keeps to itself from now on."""
+        self.tries += 1
+        self.part_company()
+        for key in keys:
+            self._start(self.running[key].unit)
+
+    def part_company(self) -> None:
+        """No other job in its batches, for one run or, if it has failed by itself, until a unit is done."""
+        if self.company is Company.ANY:
+            self.company = Company.OWN_BATCH
+
+    def ran(self) -> None:
+        """A batch with it went well: whatever made one fail was another's fault, unless it has failed by itself."""
+        if self.company is Company.OWN_BATCH and not self.tries:
+            self.company = Company.ANY
 
     def keep(self, unit: Unit, result: Tensor) -> None:
         """A unit is done; grids are kept for the units that read them."""
         del self.running[unit.key]
-        self.alone = RunAlone.NO
+        self.company, self.tries = Company.ANY, 0
         if unit.kind is not UnitKind.REFINE:
             self.results[unit.key] = result
 
@@ -96,10 +127,16 @@ class JobInHand:
                 frame=self.frame[key],
                 tenant=self.task.tenant,
                 priority=self.task.spec.priority,
-                company=COMPANY[self.alone],
+                company=self.company,
             )
             for key, run in self.running.items()
         ]
+
+    def _start(self, unit: Unit) -> None:
+        generator = units.start(
+            unit, spec=self.bundle.spec, request=self.request, results=self.results, noise=self.noise
+        )
+        self.running[unit.key] = UnitInHand(unit, generator, next(generator), time.time())
 
 
 def _reference(task: Task) -> Tensor:

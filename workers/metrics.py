@@ -16,7 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from workers.contracts.job import Job
 from workers.facts import Beaten, Claimed, Ended, FramePublished, Left, Redelivered, WorkerFact, WorkerReady
-from workers.tasks import TickRan
+from workers.tasks import BatchFailed, Remedy, TickRan
 
 log = logging.getLogger("workers")
 
@@ -51,6 +51,10 @@ FRAME_INTERVAL = Histogram(
 FRAMES = Counter("gridit_frames", "Published frames.", ["stage"], registry=REGISTRY)
 STEP = Histogram("gridit_denoise_step_seconds", "One batch on the engine.", ["stage"], registry=REGISTRY, buckets=STEPS)
 BATCH_SIZE = Histogram("gridit_batch_size", "Rows in a batch.", ["stage"], registry=REGISTRY, buckets=ROWS)
+BATCH_STOPS = Counter(
+    "gridit_batch_stop", "Batches, by why no more rows went into them.", ["reason"], registry=REGISTRY
+)
+BATCH_FAILURES = Counter("gridit_batch_failures", "Batches that failed, by remedy.", ["remedy"], registry=REGISTRY)
 REDELIVERED = Counter("gridit_jobs_redelivered", "Jobs taken from a lost worker.", registry=REGISTRY)
 UP = Gauge("gridit_worker_up", "Workers that are ready.", registry=REGISTRY, multiprocess_mode="livesum")
 HEARTBEAT = Gauge(
@@ -73,6 +77,9 @@ ENGINE_INFO = Gauge(
     multiprocess_mode="livemax",
 )
 
+for _remedy in Remedy:
+    BATCH_FAILURES.labels(_remedy.value)  # a rate of zero, not an absence, until one fails
+
 
 def report(fact: WorkerFact) -> None:
     """Count and log a fact."""
@@ -81,6 +88,8 @@ def report(fact: WorkerFact) -> None:
     match fact:
         case TickRan() | Beaten() | FramePublished():
             level = logging.DEBUG
+        case BatchFailed():
+            level = logging.WARNING
         case _:
             level = logging.INFO
     log.log(level, action.replace("_", " "), extra={"action": action, **_fields(fact)})
@@ -106,6 +115,9 @@ def project(fact: WorkerFact) -> None:
         case TickRan():
             STEP.labels(fact.net).observe(fact.seconds)
             BATCH_SIZE.labels(fact.net).observe(fact.rows)
+            BATCH_STOPS.labels(fact.closed).inc()
+        case BatchFailed():
+            BATCH_FAILURES.labels(fact.remedy.value).inc()
         case Claimed() | Left():
             pass
 

@@ -26,7 +26,7 @@ from workers.metrics import report
 from workers.queue.connect import persist
 from workers.queue.ledger import Ledger, Verdict
 from workers.storage import Store
-from workers.tasks import TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.tasks import BatchFailed, TaskFailed, TaskFinished, TickRan, UnitFinished
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Publisher(threading.Thread):
     def _work(self) -> None:
         results.warm()
         while (fact := self._inbox.get()) is not None:
-            if isinstance(fact, TickRan):
+            if isinstance(fact, TickRan | BatchFailed):
                 report(fact)
             elif (holding := self._holdings.get(fact.job_id, fact.attempt)) is not None:
                 with self._blame(holding):
@@ -80,6 +80,8 @@ class Publisher(threading.Thread):
                 record = results.keep_unit(self._store, fact, writers=self._writers)
                 holding.note(record)
                 self._publish(holding, unit=(fact.unit.key, record), started_at=fact.started_at)
+                if holding.job.suspect:
+                    self._mailbox.put(Wake())  # it has proved itself, so the next suspect may be claimed
             case TaskFinished():
                 holding.encoding = True
                 self._encoder.submit(self._complete, holding)
@@ -111,8 +113,7 @@ class Publisher(threading.Thread):
             case Why.CANCEL:
                 self._end(holding, status=JobStatus.CANCELLED)
             case Why.DEADLINE:
-                limit = holding.job.spec.deadline_seconds
-                error = DeadlineExceeded(f"not done within {limit:g} s of its submission")
+                error = DeadlineExceeded.after(holding.job.spec.deadline_seconds)
                 self._end(holding, status=JobStatus.FAILED, error=_job_error(error))
             case Why.DRAIN:
                 job = holding.job

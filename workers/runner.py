@@ -8,8 +8,7 @@ job's error ends that job alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,29 +17,39 @@ from torch import Tensor
 from models import alone, devices, units
 from models import bundle as bundles
 from models.bundle import Bundle
-from models.engines import Choice, select
-from models.evaluator import Answering, Evaluator, take
+from models.engines import select
+from models.evaluator import Answering, Evaluator
 from models.media import to_pixels
-from models.spec import OFFICIAL_GUIDANCE, OFFICIAL_STEPS, Spacing, Stage
-from models.units import Evaluate
-from workers.contracts import job as contract
+from models.spec import Stage
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
-from workers.contracts.errors import BundleUnavailable, JobFailure, NumericalError
+from workers.contracts.errors import BundleUnavailable, DeadlineExceeded, JobFailure, NumericalError
+from workers.contracts.job import MAX_ATTEMPTS
+from workers.faults import Blame, Fault, free_cached_memory
 from workers.inhand import JobInHand, UnitInHand
+from workers.offering import engines_of, entry_of, info_of
 from workers.scheduler import Net, Past, Slice, Tick, choose
-from workers.tasks import STAGES, Fact, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.tasks import BatchFailed, Fact, Remedy, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
 
 
 class Runner:
     """Jobs in hand on one device. Not thread safe: one device thread calls it."""
 
     def __init__(
-        self, served: Mapping[str, Bundle], nets: Mapping[Net, Answering], *, engines: Mapping[Net, EngineInfo]
+        self,
+        served: Mapping[str, Bundle],
+        nets: Mapping[Net, Answering],
+        *,
+        engines: Mapping[Net, EngineInfo],
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`served` by name, the default first; `nets` prepared, every one of each bundle; `engines` of its stages."""
+        """`served` by name, the default first; `nets` prepared, every one of each bundle; `engines` of its stages.
+
+        `clock` is that of the tasks' `submitted_at`: ages and deadlines go by it.
+        """
         self._bundles = dict(served)
         self._nets = dict(nets)
         self._engines = dict(engines)
+        self._clock = clock
         self._buckets = {net: evaluator.buckets for net, evaluator in self._nets.items()}
         self._past = Past()
         self._jobs: dict[str, JobInHand] = {}
@@ -50,8 +59,8 @@ class Runner:
         """What is served, and by which engines; the first bundle is the default model."""
         default = next(iter(self._bundles))
         return tuple(
-            _entry(bundle, _engines_of(bundle, self._engines), default=default).evolve(caches=self._caches(bundle))
-            for name, bundle in self._bundles.items()
+            entry_of(bundle, engines_of(bundle, self._engines), default=default, caches=self._caches(bundle))
+            for bundle in self._bundles.values()
         )
 
     @property
@@ -67,8 +76,9 @@ class Runner:
             self._jobs[task.job_id] = run
             self._advance(run)
         except Exception as error:  # noqa: BLE001 - one job's fault ends that job alone
+            fault = _fault(error, "admitting")
             self._jobs.pop(task.job_id, None)
-            self._undelivered.append(TaskFailed(task.job_id, task.attempt, _failure(error, "admitting")))
+            self._undelivered.append(TaskFailed(task.job_id, task.attempt, fault.failure))
 
     def drop(self, job_id: str) -> None:
         """Forget a job, without a fact; repeat-safe."""
@@ -76,14 +86,23 @@ class Runner:
 
     @torch.inference_mode()
     def tick(self) -> list[Fact]:
-        """Run one batch, if anything waits."""
-        facts, self._undelivered = self._undelivered, []
+        """Run one batch, if anything waits. An error of the device itself escapes."""
+        facts = self._undelivered + self._end_late_jobs()
+        self._undelivered = []
         waiting = [entry for run in self._jobs.values() for entry in run.waiting()]
-        tick = choose(waiting, buckets=self._buckets, past=self._past, now=time.time())
-        if tick is not None:
-            facts.extend(self._run(tick))
-            seconds = next((fact.seconds for fact in facts if isinstance(fact, TickRan)), 0.0)
-            self._past = self._past.after(tick, waiting, seconds=seconds)
+        tick = choose(waiting, buckets=self._buckets, past=self._past, now=self._clock())
+        if tick is None:
+            return facts
+        began = time.perf_counter()
+        outputs = self._evaluate(tick)
+        seconds = time.perf_counter() - began
+        if isinstance(outputs, Fault):
+            self._past = self._past.charged(tick, waiting, seconds=seconds)
+            return facts + self._recover(tick, outputs)
+        self._past = self._past.after(tick, waiting, seconds=seconds)
+        facts.append(TickRan(tick.net.part.value, tick.rows, tick.bucket, seconds, tick.jobs, tick.closed.value))
+        for part, output in zip(tick.slices, outputs, strict=True):
+            facts.extend(self._deliver(tick, part, output))
         return facts
 
     def close(self) -> None:
@@ -95,51 +114,58 @@ class Runner:
     def _caches(self, bundle: Bundle) -> bool:
         return all(self._nets[Net(bundle.spec.name, stage)].caches for stage in bundle.spec.stages)
 
-    def _run(self, tick: Tick) -> list[Fact]:
-        evaluator = self._nets[tick.net]
-        parts = [self._part(part) for part in tick.slices]
-        began = time.perf_counter()
+    def _end_late_jobs(self) -> list[Fact]:
+        now = self._clock()
+        late = [run for run in self._jobs.values() if run.late(now)]
+        return [self._end(run, DeadlineExceeded.after(run.task.spec.deadline_seconds)) for run in late]
+
+    def _evaluate(self, tick: Tick) -> Sequence[Tensor] | Fault:
+        parts = [self._jobs[part.job_id].running[part.unit].take(part) for part in tick.slices]
         try:
-            outputs: Sequence[Tensor] = evaluator(parts)
+            return self._nets[tick.net](parts)
         except Exception as error:  # noqa: BLE001 - whatever the engine raised, its jobs must be told
-            return self._run_apart(tick, error)
-        seconds = time.perf_counter() - began
-        rows = tick.rows
-        facts: list[Fact] = [TickRan(tick.net.part.value, rows, evaluator.bucket(rows), seconds, tick.jobs)]
-        for part, output in zip(tick.slices, outputs, strict=True):
-            facts.extend(self._deliver(part, output))
-        return facts
+            return _fault(error, ", ".join(dict.fromkeys(part.unit for part in tick.slices)))
 
-    def _run_apart(self, tick: Tick, error: Exception) -> list[Fact]:
-        """After a failed batch: each part by itself; a part that fails by itself ends its job."""
-        if len(tick.slices) == 1:
-            return self._fail(tick.slices[0].job_id, _failure(error, tick.slices[0].unit))
-        alone = [replace(tick, slices=(part,)) for part in tick.slices]
-        return [fact for single in alone if single.slices[0].job_id in self._jobs for fact in self._run(single)]
+    def _recover(self, tick: Tick, fault: Fault) -> list[Fact]:
+        """After a failed batch; its rows still wait. Each step of the way is a tick of its own."""
+        smaller = tuple(size for size in self._buckets[tick.net] if size < tick.bucket)
+        if fault.blame is Blame.MEMORY:
+            free_cached_memory()
+            if smaller:
+                self._buckets[tick.net] = smaller
+                return [_failed(tick, Remedy.SMALLER, fault)]
+        if tick.jobs > 1:
+            for part in tick.slices:
+                self._jobs[part.job_id].part_company()
+            return [_failed(tick, Remedy.SPLIT, fault)]
+        return self._try_again(tick, tick.slices, fault)
 
-    def _part(self, part: Slice) -> Evaluate:
-        return take(self._jobs[part.job_id].running[part.unit].evaluation, slice(part.first, part.stop))
+    def _try_again(self, tick: Tick, parts: Sequence[Slice], fault: Fault) -> list[Fact]:
+        """Rows of one job that failed by themselves: their units start again, or the job ends."""
+        run = self._jobs[parts[0].job_id]
+        if fault.final or run.tries + 1 >= MAX_ATTEMPTS:
+            return [_failed(tick, Remedy.NONE, fault), self._end(run, fault.failure)]
+        run.start_again(part.unit for part in parts)
+        return [_failed(tick, Remedy.AGAIN, fault)]
 
-    def _deliver(self, part: Slice, output: Tensor) -> list[Fact]:
+    def _deliver(self, tick: Tick, part: Slice, output: Tensor) -> list[Fact]:
         run = self._jobs.get(part.job_id)
         if run is None:  # failed on an earlier part of this very batch
             return []
         running = run.running[part.unit]
-        running.outputs.append(output)
-        if part.stop < len(running.evaluation.times):
-            return []
         try:
-            running.send()
+            run.ran()
+            running.answer(output)
         except StopIteration as end:
             return self._finish(run, running, end.value)
         except Exception as error:  # noqa: BLE001 - one job's fault ends that job alone
-            return self._fail(part.job_id, _failure(error, part.unit))
+            return self._try_again(tick, [part], _fault(error, part.unit))
         return []
 
     def _finish(self, run: JobInHand, running: UnitInHand, result: Tensor) -> list[Fact]:
         unit = running.unit
         if not bool(torch.isfinite(result).all()):
-            return self._fail(run.task.job_id, NumericalError(f"{unit.key} produced values that are not finite"))
+            return [self._end(run, NumericalError(f"{unit.key} produced values that are not finite"))]
         run.keep(unit, result)
         frames = units.pictures(unit, result, spec=run.bundle.spec)
         fact = UnitFinished(
@@ -154,9 +180,9 @@ class Runner:
         self._advance(run)
         return [fact]
 
-    def _fail(self, job_id: str, error: JobFailure) -> list[Fact]:
-        run = self._jobs.pop(job_id)
-        return [TaskFailed(job_id, run.task.attempt, error)]
+    def _end(self, run: JobInHand, error: JobFailure) -> TaskFailed:
+        del self._jobs[run.task.job_id]
+        return TaskFailed(run.task.job_id, run.task.attempt, error)
 
     def _advance(self, run: JobInHand) -> None:
         """Start what has become ready; a job with nothing left leaves, and the next tick says so."""
@@ -171,7 +197,8 @@ class Runner:
             raise BundleUnavailable(f"model {name!r} is not served by this worker, only {sorted(self._bundles)}")
         if task.spec.cache > 1 and not self._caches(self._bundles[name]):
             raise BundleUnavailable(f"the engines of {name!r} on this worker cannot reuse features (cache)")
-        return JobInHand(task, self._bundles[name], device=self._nets[Net(name, Stage.COARSE)].device)
+        device = self._nets[Net(name, Stage.COARSE)].device
+        return JobInHand(task, self._bundles[name], device=device, now=self._clock())
 
 
 def load(
@@ -197,63 +224,19 @@ def load(
             choice = select(bundle, stage, device=place, engine=engine, precision=precision)
             choice.engine.prepare()
             nets[Net(name, stage)] = Evaluator(bundle.net(stage), choice.engine)
-            engines[Net(name, stage)] = _info(choice)
+            engines[Net(name, stage)] = info_of(choice)
         halves = alone.codecs(bundle, device=nets[Net(name, Stage.COARSE)].device)
         nets |= {Net(name, half): evaluator for half, evaluator in halves.items()}
     return Runner(served, nets, engines=engines)
 
 
-def _engines_of(bundle: Bundle, engines: Mapping[Net, EngineInfo]) -> dict[str, EngineInfo]:
-    return {stage.value: engines[Net(bundle.spec.name, stage)] for stage in bundle.spec.stages}
+def _fault(error: Exception, where: str) -> Fault:
+    """Who is to blame; an error of the device itself is raised, for nothing runs in this process any more."""
+    fault = Fault.of(error, where=where)
+    if fault.blame is Blame.DEVICE:
+        raise error
+    return fault
 
 
-def _entry(bundle: Bundle, engines: Mapping[str, EngineInfo], *, default: str) -> CatalogueEntry:
-    spec = bundle.spec
-    return CatalogueEntry(
-        name=spec.name,
-        hash=bundle.hash,
-        description=spec.description,
-        license=spec.license,
-        classes=spec.classes,
-        samplers=spec.samplers,
-        spacings=tuple(Spacing),
-        modes=tuple(contract.Mode(mode.value) for mode in spec.modes),
-        stages=tuple(STAGES[stage.value] for stage in spec.stages),
-        grid=spec.grid,
-        coarse_size=spec.coarse_size,
-        refined_size=spec.refined_size,
-        bits=spec.bits,
-        value_range=spec.value_range,
-        max_frames=spec.limits.num_frames,
-        max_steps=spec.limits.steps,
-        max_guidance_scale=spec.limits.guidance_scale,
-        default_num_frames=spec.defaults.num_frames,
-        default_fps=spec.defaults.fps,
-        default_sampler=spec.defaults.sampler,
-        default_spacing=spec.defaults.spacing,
-        official_steps=OFFICIAL_STEPS,
-        official_guidance_scale=OFFICIAL_GUIDANCE,
-        default_steps=spec.defaults.coarse_steps,
-        default_refine_steps=spec.defaults.refine_steps,
-        default_guidance_scale=spec.defaults.guidance_scale,
-        is_default=spec.name == default,
-        engines=dict(engines),
-        seen_at=time.time(),
-    )
-
-
-def _info(choice: Choice) -> EngineInfo:
-    engine = choice.engine
-    return EngineInfo(
-        engine=engine.name,
-        precision=engine.precision.value,
-        buckets=engine.buckets,
-        device=devices.described(engine.device),
-        reason=choice.reason,
-    )
-
-
-def _failure(error: Exception, where: str) -> JobFailure:
-    if isinstance(error, JobFailure):
-        return error
-    return JobFailure(f"{type(error).__name__} in {where}: {error}")
+def _failed(tick: Tick, remedy: Remedy, fault: Fault) -> BatchFailed:
+    return BatchFailed(tick.net.part.value, tick.rows, tick.bucket, tick.jobs, remedy, fault.failure.message)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from models.spec import Stage
@@ -123,15 +123,19 @@ class Past:
 
     def after(self, tick: Tick, waiting: Sequence[Waiting], *, seconds: float) -> Past:
         """`tick` was chosen among `waiting` and took so long."""
+        costs = self.costs.noted(tick.net, tick.bucket, seconds=seconds)
+        return replace(self.charged(tick, waiting, seconds=seconds), costs=costs)
+
+    def charged(self, tick: Tick, waiting: Sequence[Waiting], *, seconds: float) -> Past:
+        """The same of a tick that failed: it was somebody's, but tells nothing of what a bucket costs."""
         tenants = {entry.job_id: entry.tenant for entry in waiting}
         charges: dict[str, float] = {}
         for part in tick.slices:
             tenant = tenants[part.job_id]
             charges[tenant] = charges.get(tenant, 0.0) + part.rows / tick.rows * seconds
-        ran = {part.job_id for part in tick.slices}
         shares = self.shares.charged(charges, waited=set(tenants.values()))
-        shares = shares.passing(tenants, by=tenants[tick.slices[0].job_id], ran=ran)
-        return Past(shares, self.costs.noted(tick.net, tick.bucket, seconds=seconds))
+        ran = {part.job_id for part in tick.slices}
+        return replace(self, shares=shares.passing(tenants, by=tenants[tick.slices[0].job_id], ran=ran))
 
 
 def choose(waiting: Sequence[Waiting], *, buckets: Buckets, past: Past, now: float) -> Tick | None:

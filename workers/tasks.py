@@ -93,9 +93,36 @@ class TickRan:
     bucket: int
     seconds: float
     jobs: int
+    closed: str = "no_more"
+    """Why no more rows went in: a word of `workers.scheduler.Closed`."""
 
 
-Fact = UnitFinished | TaskFinished | TaskFailed | TickRan
+class Remedy(StrEnum):
+    """What is done about a batch that failed."""
+
+    SMALLER = "smaller"
+    """It did not fit: no bucket of this net is as large any more."""
+    SPLIT = "split"
+    """Its jobs go on one by one, until each has got past it."""
+    AGAIN = "again"
+    """The one job starts its unit again."""
+    NONE = "none"
+    """The one job has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFailed:
+    """A batch that came to nothing; every job in it is tried again, or its `TaskFailed` follows."""
+
+    net: str
+    rows: int
+    bucket: int
+    jobs: int
+    remedy: Remedy
+    error: str
+
+
+Fact = UnitFinished | TaskFinished | TaskFailed | TickRan | BatchFailed
 
 
 class Engine(Protocol):

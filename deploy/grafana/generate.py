@@ -158,6 +158,22 @@ ROWS = (
                 (Query(f"sum by (stage) (rate(gridit_batch_size_sum[{WINDOW}]))", "{{stage}}"),),
                 stacked=True,
             ),
+            Chart(
+                "Batches, by why they were closed",
+                "suffix: batches/s",
+                "full: the largest bucket. no_more: nothing else waits for that network. cheaper: a smaller bucket now "
+                "and the rest later costs less than padding. alone: a job that made a batch fail.",
+                (rate("gridit_batch_stop_total", by="reason"),),
+                stacked=True,
+            ),
+            Chart(
+                "Batches that failed, by remedy",
+                "suffix: batches/s",
+                "smaller: out of memory, so the network's largest bucket is halved until the worker restarts. split: "
+                "its jobs go on one by one. again: the job at fault starts its unit again. none: that job has failed.",
+                (rate("gridit_batch_failures_total", by="remedy"),),
+                stacked=True,
+            ),
         ),
     ),
     Row(

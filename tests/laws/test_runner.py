@@ -6,34 +6,28 @@ The oracle is `models.alone`, which knows no batches. All comparisons are bitwis
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor
 
-from models import alone, samplers
+from models import samplers
 from models.bundle import Bundle
 from models.engine import Precision, Rows
 from models.engines.torch import TorchEngine
 from models.evaluator import Answering, Evaluator
 from models.plan import Request, UnitKind, frames_made
 from models.spec import Mode, Spacing, Stage
+from tests.driving import Oracle, assert_equal, by_itself, results, run_to_end, runner_for, spec_of, task
 from tests.tiny import CLASSES, tiny_bundle
 from workers.contracts import job as contract
 from workers.contracts.catalogue import EngineInfo
 from workers.contracts.errors import BundleUnavailable, NumericalError
-from workers.inhand import request_of
 from workers.runner import Runner
 from workers.scheduler import Net
-from workers.tasks import Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
-
-Results = dict[str, NDArray[np.float32]]
-Oracle = Callable[[contract.JobSpec], Results]
+from workers.tasks import Fact, RunAlone, TaskFailed, TaskFinished, TickRan
 
 
 @pytest.fixture(scope="module")
@@ -43,66 +37,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def oracle(bundle: Bundle) -> Oracle:
-    """The job by itself: every unit's result."""
-    nets = alone.evaluators(bundle)
-
-    def by_itself(spec: contract.JobSpec) -> Results:
-        request = request_of(spec, bundle)
-        return {unit.key: result.numpy() for unit, result in alone.run(bundle.spec, request, nets=nets)}
-
-    return by_itself
-
-
-def runner_for(bundle: Bundle, engines: dict[Stage, TorchEngine] | None = None, largest: int = 8) -> Runner:
-    buckets = tuple(size for size in (1, 2, 4, 8, 16, 32) if size <= largest)
-    nets: dict[Net, Answering] = {}
-    infos: dict[Net, EngineInfo] = {}
-    for stage in Stage:
-        engine = (engines or {}).get(stage) or TorchEngine(
-            bundle.net(stage), device=torch.device("cpu"), precision=Precision.FP32, buckets=buckets
-        )
-        nets[Net("tiny", stage)] = Evaluator(bundle.net(stage), engine)
-        infos[Net("tiny", stage)] = EngineInfo(engine="torch", precision="fp32", buckets=buckets)
-    return Runner({"tiny": bundle}, nets, engines=infos)
-
-
-def spec_of(**changes: object) -> contract.JobSpec:
-    plain: dict[str, object] = {
-        "model": "tiny",
-        "bundle_hash": "0",
-        "class_label": "sky",
-        "num_frames": 20,
-        "fps": 8,
-        "size": "8x8",
-        "seed": 1,
-        "num_inference_steps": 3,
-        "refine_steps": 2,
-        "sampler": "euler",
-        "guidance_scale": 1.5,
-    }
-    return contract.JobSpec.model_validate(plain | changes)
-
-
-def task(job_id: str, spec: contract.JobSpec, **changes: object) -> Task:
-    plain: dict[str, object] = {"submitted_at": 0.0, "finished": {}, "done": frozenset(), "alone": RunAlone.NO}
-    return Task(job_id=job_id, attempt=1, spec=spec, **(plain | changes))  # type: ignore[arg-type]
-
-
-def run_to_end(runner: Runner) -> list[Fact]:
-    facts: list[Fact] = []
-    while runner.has_work:
-        facts.extend(runner.tick())
-    return facts
-
-
-def results(facts: Sequence[Fact], job_id: str) -> Results:
-    return {fact.unit.key: fact.result for fact in facts if isinstance(fact, UnitFinished) and fact.job_id == job_id}
-
-
-def assert_equal(actual: Results, wanted: Results) -> None:
-    assert actual.keys() == wanted.keys()
-    for key, result in wanted.items():
-        assert np.array_equal(actual[key], result), key
+    return by_itself(bundle)
 
 
 def some_specs(rng: random.Random, count: int) -> list[contract.JobSpec]:
@@ -189,37 +124,11 @@ def test_a_suspect_runs_alone_until_a_unit_is_done(bundle: Bundle, oracle: Oracl
     assert_equal(results(facts, "other"), oracle(spec_of(seed=5)))
 
 
-class Poisoned(TorchEngine):
-    """Fails on every batch that holds a row whose low-resolution frame is all white."""
-
-    def run(self, batch: Rows) -> Tensor:
-        if bool((batch.x[:, 3:].amin((1, 2, 3)) == 1).any()):
-            raise RuntimeError("illegal instruction")
-        return super().run(batch)
-
-
 class Mute(TorchEngine):
     """Answers NaN."""
 
     def run(self, batch: Rows) -> Tensor:
         return torch.full_like(super().run(batch), torch.nan)
-
-
-def test_a_job_that_breaks_its_batch_fails_alone(bundle: Bundle, oracle: Oracle) -> None:
-    engine = Poisoned(
-        bundle.net(Stage.REFINE), device=torch.device("cpu"), precision=Precision.FP32, buckets=(1, 2, 4, 8, 16, 32)
-    )
-    runner = runner_for(bundle, {Stage.REFINE: engine})
-    drawn = oracle(spec_of(num_frames=16))["coarse/0"]
-    grids = {"good": drawn, "bad": np.ones_like(drawn)}
-    for job_id, result in grids.items():
-        kept = {"coarse/0": result}
-        runner.admit(task(job_id, spec_of(num_frames=16), finished=kept, done=frozenset(kept)))
-    facts = run_to_end(runner)
-    failed = [fact for fact in facts if isinstance(fact, TaskFailed)]
-    assert [fact.job_id for fact in failed] == ["bad"]
-    assert "illegal instruction" in failed[0].error.message
-    assert_equal(results(facts, "good") | {"coarse/0": drawn}, oracle(spec_of(num_frames=16)))
 
 
 def test_values_that_are_not_finite_fail_the_job(bundle: Bundle) -> None:

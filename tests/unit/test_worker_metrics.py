@@ -8,7 +8,7 @@ from tests.twins import spec
 from workers.contracts.job import Job, JobStatus, Stage
 from workers.facts import Beaten, Claimed, Ended, FramePublished, Left, Redelivered, WorkerFact, WorkerReady
 from workers.metrics import REGISTRY, project
-from workers.tasks import TickRan
+from workers.tasks import BatchFailed, Remedy, TickRan
 
 JOB = Job(id="j", spec=spec(), created_at=10.0, started_at=12.5, attempt=1)
 ENDED = JOB.evolve(status=JobStatus.COMPLETED, completed_at=20.0, stage_durations={"queue": 2.5, "encode": 1.0})
@@ -26,6 +26,9 @@ CASES: list[tuple[WorkerFact, str, dict[str, str], float]] = [
     (FramePublished("j", Stage.REFINED, 1, 3.0, None), "gridit_frames_total", {"stage": "refined"}, 1),
     (TickRan("refine", 12, 16, 0.25, 2), "gridit_denoise_step_seconds_sum", {"stage": "refine"}, 0.25),
     (TickRan("refine", 12, 16, 0.25, 2), "gridit_batch_size_sum", {"stage": "refine"}, 12),
+    (TickRan("refine", 16, 16, 0.25, 2, "full"), "gridit_batch_stop_total", {"reason": "full"}, 1),
+    (TickRan("refine", 12, 16, 0.25, 2), "gridit_batch_stop_total", {"reason": "no_more"}, 1),
+    (BatchFailed("refine", 12, 16, 2, Remedy.SPLIT, "why"), "gridit_batch_failures_total", {"remedy": "split"}, 1),
     (Redelivered("j", "queued"), "gridit_jobs_redelivered_total", {}, 1),
 ]
 

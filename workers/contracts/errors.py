@@ -145,6 +145,12 @@ class DeadlineExceeded(JobFailure):
 
     code = "deadline_exceeded"
 
+    @classmethod
+    def after(cls, limit: float | None) -> DeadlineExceeded:
+        """`limit`: the job's `deadline_seconds`."""
+        within = "in time" if limit is None else f"within {limit:g} s of its submission"
+        return cls(f"not done {within}; ask for fewer frames or steps, or a longer deadline_seconds")
+
 
 class WorkerLost(JobFailure):
     """The worker died too often without the job getting any further."""
