@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from models.media import Frame
 
 MEDIA_TYPE = "video/mp4"
-X264 = {
+X264: dict[str, object] = {
     "crf": "16",
     "preset": "medium",
     "threads": "1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import redis
 from tests.integration.following import SERVED
 from tests.twins import MODEL, spec
 from workers.contracts.catalogue import WorkerState
-from workers.contracts.job import JobStatus, Numerics, Priority
+from workers.contracts.job import MAX_ATTEMPTS, JobStatus, Numerics, Priority, Stage, UnitRecord
 from workers.queue.client import JobQueue
 from workers.queue.ledger import Judge, Ledger
 from workers.queue.line import AGING_SECONDS, cost
@@ -106,9 +107,9 @@ async def test_the_place_that_is_told_is_the_order_of_claims(queue: JobQueue, da
         )
         for _ in range(40)
     ]
-    for _ in range(5):
-        claimed(ledger(database))
-    release(database, "w")
+    for claim in [ledger(database).claim(SERVED) for _ in range(5)]:
+        assert claim is not None
+        ledger(database).give_back(claim.job.id, claim.job.attempt)
     places = {job_id: await queue.position(job_id) for job_id in ids}
     order = [claimed(ledger(database)) for _ in ids]
     assert [places[job_id] for job_id in order if job_id is not None] == list(range(1, len(ids) + 1))
@@ -202,3 +203,47 @@ async def test_a_silent_worker_is_left_nothing(queue: JobQueue, database: redis.
     alive(database, "silent", pace=0.01)
     database.hset("gridit:worker:silent", "beaten_at", json.dumps(1.0))
     assert claimed(alive(database, "slow", pace=0.5), pace=0.5) == job_id
+
+
+async def test_suspects_are_tried_one_at_a_time_and_alone_pay_for_it(queue: JobQueue, database: redis.Redis) -> None:
+    poison, *others = [await submit(queue) for _ in range(4)]
+    for _ in range(4):
+        claimed(ledger(database, "w0"))
+    release(database, "w0")
+    late = await submit(queue)
+    outcomes = []
+    for attempt in range(1, MAX_ATTEMPTS):
+        books = ledger(database, f"w{attempt}")
+        assert [claimed(books) for _ in range(3)] == [poison, late, None], "no second suspect beside the first"
+        outcomes.append(release(database, f"w{attempt}"))
+    assert [outcome[poison] for outcome in outcomes] == ["queued"] * (MAX_ATTEMPTS - 2) + ["failed"]
+    stalled = [(await queue.get(job_id)).stalled_attempts for job_id in (*others, late)]
+    assert stalled == [1, 1, 1, 0]
+
+
+async def test_the_next_suspect_comes_when_one_has_proved_itself(queue: JobQueue, database: redis.Redis) -> None:
+    first, second = [await submit(queue) for _ in range(2)]
+    for _ in range(2):
+        claimed(ledger(database, "dead"))
+    release(database, "dead")
+    books = ledger(database)
+    claim = books.claim(SERVED)
+    assert claim is not None
+    assert (claim.job.id, claimed(books)) == (first, None)
+    books.publish(claim.job, frames=(), unit=("coarse/0", UnitRecord(stage=Stage.COARSE, start=0, frames=())))
+    assert claimed(books) == second
+
+
+async def test_a_lease_that_ends_while_a_suspect_is_tried_costs_the_others_nothing(
+    queue: JobQueue, database: redis.Redis
+) -> None:
+    suspect = await submit(queue)
+    claimed(ledger(database, "dead"))
+    release(database, "dead")
+    silent = Ledger(database, "silent", lease_seconds=0.05, keep_seconds=100)
+    other = await submit(queue)
+    assert [claimed(silent), claimed(silent)] == [suspect, other]
+    await asyncio.sleep(0.1)
+    assert ledger(database).sweep(judge_leases=Judge.YES).swept == {suspect: "queued", other: "queued"}
+    jobs = [await queue.get(job_id) for job_id in (suspect, other)]
+    assert [(job.stalled_attempts, job.suspect) for job in jobs] == [(2, True), (0, False)]

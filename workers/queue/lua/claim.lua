@@ -45,13 +45,23 @@ local function waiting(id)
   return true
 end
 
--- The first of a priority: {id, tag, model, line}, or nil.
+-- One suspect at a time: it must prove itself alone before this worker takes another.
+local trying = tries_suspect(worker)
+
+-- The first of a line that may be taken, and its tag; nil if there is none.
+local function front(line)
+  local entries = redis.call('ZRANGE', line_key(line), 0, trying and 255 or 0, 'WITHSCORES')
+  for i = 1, #entries, 2 do
+    if not (trying and is_suspect(entries[i])) then return entries[i], tonumber(entries[i + 1]) end
+  end
+end
+
+-- The first of a priority, or nil.
 local function head(priority)
   local best
   for model, mine in pairs(served) do
     for _, line in ipairs({priority .. ':' .. model, priority .. ':' .. model .. '@' .. mine.bundle_hash}) do
-      local id, tag = unpack(redis.call('ZRANGE', line_key(line), 0, 0, 'WITHSCORES'))
-      tag = tonumber(tag)
+      local id, tag = front(line)
       if id and (not best or tag < best.tag or (tag == best.tag and id < best.id)) then
         best = {id = id, tag = tag, model = model, line = line, priority = priority}
       end

@@ -7,6 +7,6 @@ if field(id, 'cancel_requested_at') then
   finish(id, 'cancelled', {iso = iso, keep = keep})
   return 'cancelled'
 end
-if tonumber(field(id, 'stalled_attempts')) > 0 then redis.call('HINCRBY', job_key(id), 'stalled_attempts', -1) end
+forgive(id)
 requeue(id)
 return 'queued'

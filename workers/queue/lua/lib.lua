@@ -174,13 +174,35 @@ local function finish(id, status, o)
   emit(id, 'video.' .. status, '{}', stamp(now))
 end
 
--- Its worker is lost: queue it again, unless it was to be cancelled or has been lost too often.
+local function is_suspect(id) return field(id, 'suspect') == 'true' end
+
+-- Whether a worker has a suspect in hand: that one runs alone, and whatever happens is not the others' doing.
+local function tries_suspect(worker)
+  for _, execution in ipairs(redis.call('SMEMBERS', 'rq:worker:' .. worker .. ':executions')) do
+    local id, attempt = string.match(execution, '^(.*):(%d+)$')
+    if id and is_suspect(id) and not not_owned(id, attempt) then return true end
+  end
+  return false
+end
+
+-- A claim that was not the job's own failure.
+local function forgive(id)
+  if tonumber(field(id, 'stalled_attempts')) > 0 then redis.call('HINCRBY', job_key(id), 'stalled_attempts', -1) end
+end
+
+-- Its worker is lost: queue it again, unless it was to be cancelled or has been lost too often. o.innocent: it waited
+-- while a suspect ran alone.
 local function lose(id, o)
-  redis.call('HSET', job_key(id), 'suspect', 'true')
   if field(id, 'cancel_requested_at') then
     finish(id, 'cancelled', {iso = o.iso, keep = o.keep})
     return 'cancelled'
   end
+  if o.innocent then
+    forgive(id)
+    requeue(id)
+    return 'queued'
+  end
+  redis.call('HSET', job_key(id), 'suspect', 'true')
   if tonumber(field(id, 'stalled_attempts')) >= tonumber(o.limit) then
     finish(id, 'failed', {iso = o.iso, keep = o.keep, code = 'worker_lost', message = o.message, exc = o.exc})
     return 'failed'

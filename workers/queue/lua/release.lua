@@ -5,12 +5,14 @@ local worker, limit, iso, keep, message, exc = unpack(ARGV)
 local o = {limit = limit, iso = iso, keep = keep, message = message, exc = exc}
 local reply = {}
 local held = {}
+local tried = tries_suspect(worker)
 for _, execution in ipairs(redis.call('SMEMBERS', 'rq:worker:' .. worker .. ':executions')) do
   local id, attempt = string.match(execution, '^(.*):(%d+)$')
   if id and not not_owned(id, attempt) then held[#held + 1] = {id, tonumber(field(id, 'claimed_at'))} end
 end
 table.sort(held, function(a, b) return a[2] > b[2] end) -- each goes to the front: the first claimed last
 for _, job in ipairs(held) do
+  o.innocent = tried and not is_suspect(job[1])
   reply[#reply + 1] = job[1]
   reply[#reply + 1] = lose(job[1], o)
 end

@@ -6,7 +6,13 @@ local limit, iso, keep, message, exc, judge = unpack(ARGV)
 local o = {limit = limit, iso = iso, keep = keep, message = message, exc = exc}
 local now, swept = clock(), {}
 if judge == '1' then
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'gridit:leases', '-inf', stamp(now), 'LIMIT', 0, 100)) do
+  local ended, tried = redis.call('ZRANGEBYSCORE', 'gridit:leases', '-inf', stamp(now), 'LIMIT', 0, 100), {}
+  for _, id in ipairs(ended) do
+    local worker = redis.call('HGET', rq_key(id), 'worker_name')
+    if worker and tried[worker] == nil then tried[worker] = tries_suspect(worker) end
+  end
+  for _, id in ipairs(ended) do
+    o.innocent = tried[redis.call('HGET', rq_key(id), 'worker_name') or ''] and not is_suspect(id)
     if field(id, 'status') == 'in_progress' then
       swept[#swept + 1] = id
       swept[#swept + 1] = lose(id, o)
