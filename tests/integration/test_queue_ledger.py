@@ -32,7 +32,7 @@ from workers.mailbox import Mailbox
 from workers.queue.client import JobQueue
 from workers.queue.connect import connect_bytes
 from workers.queue.ledger import Claim, Frame, Judge, Ledger, Published, Verdict
-from workers.queue.release import release
+from workers.queue.release import Cause, release
 from workers.queue.rqworker import GriditWorker
 
 pytestmark = pytest.mark.anyio
@@ -235,6 +235,15 @@ async def test_a_dead_workers_jobs_go_to_the_front_in_order(queue: JobQueue, dat
         claimed(ledger(database))
     assert set(release(database, "w").values()) == {"queued"}
     assert [await queue.position(job_id) for job_id in ids] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_an_outage_is_no_jobs_fault(queue: JobQueue, database: redis.Redis) -> None:
+    job_id = await submit(queue)
+    for _ in range(2 * MAX_ATTEMPTS):
+        claimed(ledger(database))
+        assert release(database, "w", cause=Cause.OUTAGE) == {job_id: "queued"}
+    job = await queue.get(job_id)
+    assert (job.stalled_attempts, job.suspect, job.attempt) == (0, False, 2 * MAX_ATTEMPTS)
 
 
 async def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(queue: JobQueue, database: redis.Redis) -> None:

@@ -23,7 +23,7 @@ from workers.contracts.catalogue import WorkerState
 from workers.contracts.errors import GriditError
 from workers.contracts.settings import Settings
 from workers.queue.connect import AWAY, connect
-from workers.queue.release import release
+from workers.queue.release import Cause, release
 from workers.supervisor import address
 from workers.supervisor.children import Children, ChildSpec, Died, log_tail
 from workers.supervisor.devices import Seat
@@ -105,7 +105,7 @@ class Machine:
             if time.monotonic() > deadline:
                 raise StartFailed(f"the embedded server did not answer within {START_SECONDS:g} s")
         for left in self.directory.left_behind:
-            yield from self._release(left.instance, url=launch.endpoint.url)
+            yield from self._release(left.instance, url=launch.endpoint.url, cause=Cause.OUTAGE)
 
     def _start_rest(self, url: str, *, wake: Wake) -> Iterator[Fact]:
         for spec in self._specs(url):
@@ -174,11 +174,11 @@ class Machine:
         reason = error if named else f"\n{tail}\n"
         return f"{death.name} ended (status {death.status}) before it was ready: {reason} (log: {log})"
 
-    def _release(self, instance: str, *, url: str) -> Iterator[Fact]:
+    def _release(self, instance: str, *, url: str, cause: Cause = Cause.CRASH) -> Iterator[Fact]:
         """Give a dead worker's jobs back now; with the server out as well, its lease does it later."""
         with connect(url) as redis:
             try:
-                jobs = release(redis, instance)
+                jobs = release(redis, instance, keep_seconds=self.settings.artifact_seconds, cause=cause)
             except AWAY:
                 return
         if jobs:

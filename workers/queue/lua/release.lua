@@ -1,7 +1,7 @@
 -- A worker is known to be dead: queue what it had in hand, and unregister it.
--- ARGV: worker, attempt limit, iso, keep, message, exc (the two for a job lost too often).
+-- ARGV: worker, attempt limit, iso, keep, message, exc (the two for a job lost too often), "crash" | "outage".
 -- Returns a flat list of (id, what became of it).
-local worker, limit, iso, keep, message, exc = unpack(ARGV)
+local worker, limit, iso, keep, message, exc, cause = unpack(ARGV)
 local o = {limit = limit, iso = iso, keep = keep, message = message, exc = exc}
 local reply = {}
 local held = {}
@@ -12,7 +12,7 @@ for _, execution in ipairs(redis.call('SMEMBERS', 'rq:worker:' .. worker .. ':ex
 end
 table.sort(held, function(a, b) return a[2] > b[2] end) -- each goes to the front: the first claimed last
 for _, job in ipairs(held) do
-  o.innocent = tried and not is_suspect(job[1])
+  o.innocent = cause == 'outage' or (tried and not is_suspect(job[1]))
   reply[#reply + 1] = job[1]
   reply[#reply + 1] = lose(job[1], o)
 end
