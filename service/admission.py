@@ -1,7 +1,8 @@
 """The way into the queue, for single requests and for lines of a batch alike: check, resolve, submit.
 
 Everything that can be refused is refused before anything is written; the bound on waiting jobs is checked in the same
-atomic call that queues the job.
+atomic call that queues the job. While the store has too little room that bound is nought: nothing new is queued, and
+who asks again for what was queued before still finds it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,22 @@ from service.context import Services
 from service.references import frames_npy
 from service.requests import VideoRequest
 from service.resolving import Resolved, resolve
-from workers.contracts.errors import GriditError, InvalidRequest, NotFound, Unavailable
+from workers.contracts.errors import (
+    GriditError,
+    InvalidRequest,
+    NotFound,
+    QueueFull,
+    StorageFull,
+    StoreError,
+    Unavailable,
+)
 from workers.contracts.job import JobSpec, new_job_id
 from workers.queue.client import Submitted
 from workers.storage import Store
 
 JOB_ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 LONGEST_KEY = 255
+FULL_RETRY_SECONDS = 30
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -39,9 +49,12 @@ class Origin:
 async def submit(services: Services, request: VideoRequest, *, origin: Origin, max_queued: int) -> Submitted:
     """Queue the job, or find the one that the same id or idempotency key has queued before."""
     resolved = resolve(request, catalogue=await services.queue.catalogue())
+    full = await lacks_room(services)
     job_id = origin.job_id or new_job_id()
     spec, kept = resolved.spec, False
     if request.input_reference:
+        if full is not None:
+            raise full
         spec = await asyncio.to_thread(_with_reference, services.store, job_id, request.input_reference, resolved)
         kept = True
     try:
@@ -50,17 +63,31 @@ async def submit(services: Services, request: VideoRequest, *, origin: Origin, m
             job_id=job_id,
             idempotency_key=origin.idempotency_key,
             body_digest=request.digest,
-            max_queued=max_queued,
+            max_queued=max_queued if full is None else 0,
             warnings=resolved.warnings,
             traceparent=origin.traceparent,
         )
-    except GriditError:
+    except GriditError as error:
         if kept:
             await _forget(services, job_id)
+        if full is not None and isinstance(error, QueueFull):
+            raise full from None
         raise
     if kept and submitted.job.id != job_id:
         await _forget(services, job_id)
     return submitted
+
+
+async def lacks_room(services: Services) -> StorageFull | None:
+    """Why no new job is taken: the room that is left is for those that were accepted. None: there is enough."""
+    free, floor = await asyncio.to_thread(services.store.free_bytes), services.settings.store_free_bytes
+    if free is None or free >= floor:
+        return None
+    message = (
+        f"The store has {free} bytes free, and new jobs are taken from {floor} on (GRIDIT_STORE_FREE_BYTES); "
+        "delete finished jobs, or try again later."
+    )
+    return StorageFull(message, retry_after=FULL_RETRY_SECONDS)
 
 
 def _with_reference(store: Store, job_id: str, references: Sequence[str], resolved: Resolved) -> JobSpec:
@@ -73,7 +100,13 @@ def _with_reference(store: Store, job_id: str, references: Sequence[str], resolv
             param="num_frames",
         )
     path = f"jobs/{job_id}/reference-{hashlib.sha256(data).hexdigest()[:12]}.npy"
-    stored = store.put(path, data, media_type="application/x-npy", width=entry.coarse_size, height=entry.coarse_size)
+    side = entry.coarse_size
+    try:
+        stored = store.put(path, data, media_type="application/x-npy", width=side, height=side)
+    except StorageFull:
+        with suppress(StoreError):  # the folder that was made for it
+            store.delete([path])
+        raise
     return spec.evolve(input_reference=stored, reference_frames=count)
 
 

@@ -11,6 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse, Response
 
 from service import views
+from service.admission import lacks_room
 from service.context import Context, Services
 from service.invalid import Fault, InvalidFields
 from service.sending import send
@@ -52,6 +53,8 @@ async def upload(request: Request, services: Context) -> dict[str, Any]:
         name, content = (part.filename or "upload.jsonl")[:LONGEST_NAME], await part.read()
     if not content.strip():
         raise InvalidRequest("file is empty; send at least one line.", param="file")
+    if (full := await lacks_room(services)) is not None:
+        raise full
     return view(await keep(services, content, name=name, purpose=Purpose.BATCH, file_id=new_id("file-")))
 
 

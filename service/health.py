@@ -1,7 +1,7 @@
 """Is the process alive, and can it take a job: /livez and /readyz, with the names that other probes use.
 
 Ready means Redis answers and a catalogue is known. Whether a worker lives is detail: with none, jobs are accepted up
-to the bound, so that scaling from zero works.
+to the bound, so that scaling from zero works. So is a full store: what exists can be read and, above all, deleted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
+from service.admission import lacks_room
 from service.context import Context, Services
 from workers.contracts.errors import Unavailable
 
@@ -42,7 +43,9 @@ async def _checks(services: Services) -> tuple[dict[str, str], dict[str, Any]]:
     except Unavailable as error:
         return {"redis": error.message, "catalogue": "unknown", "process": draining}, {}
     known = "ok" if catalogue else "empty: no worker was ever seen; start one with `gridit worker`"
+    full = await lacks_room(services)
     detail = {
+        "storage": "ok" if full is None else full.message,
         "models": sorted(catalogue),
         "queues": depths,
         "workers": [worker.model_dump(mode="json") for worker in workers],

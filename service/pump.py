@@ -20,7 +20,16 @@ from service.context import Services
 from service.files import keep
 from service.lines import Line, as_line_error, read_lines, result_lines
 from workers.contracts.batch import Batch, BatchStatus, LineError, Outcome, Purpose
-from workers.contracts.errors import GriditError, InvalidRequest, NotFound, QueueFull, StoreError, Unavailable
+from workers.contracts.errors import (
+    GriditError,
+    InvalidRequest,
+    NotFound,
+    QueueFull,
+    StorageFull,
+    StoreError,
+    StoreUnavailable,
+    Unavailable,
+)
 from workers.contracts.job import Job, JobStatus
 
 log = logging.getLogger(__name__)
@@ -94,6 +103,9 @@ class Pump:
                     await self._advance(batch)
                 case BatchStatus.FINALIZING:
                     await self._close(batch, BatchStatus.COMPLETED)
+        except (StorageFull, StoreUnavailable) as error:
+            extra = {"action": "batch_wait", "batch_id": batch.id, "error": error.message}
+            log.warning("batch waits for the store", extra=extra)
         except (InvalidRequest, NotFound, StoreError) as error:
             await self._fail(batch, error)
             log.warning("batch failed", extra={"action": "batch_fail", "batch_id": batch.id, "error": error.message})
@@ -151,7 +163,7 @@ class Pump:
             try:
                 await self._submit_line(batch, line, bound=bound)
                 progress.flying.append(line)
-            except QueueFull:
+            except (QueueFull, StorageFull):
                 return
             except InvalidRequest as error:  # the catalogue has changed since the file was read
                 await self._end(batch, line, as_line_error(line.number, error))

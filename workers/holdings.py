@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from workers.contracts.job import Job, Stage, StoredObject, UnitRecord
+from workers.device import Why
 from workers.queue.ledger import Claim, Frame, Published
 
 
@@ -25,8 +26,8 @@ class Holding:
     """Frames published."""
     last_at: dict[Stage, float] = field(default_factory=dict)
     """When this worker last published one."""
-    stopping: bool = False
-    """It was taken off the device; what comes of it follows in the publisher's order."""
+    leaving: Why | None = None
+    """Why it was taken off the device; what comes of it follows in the publisher's order."""
     encoding: bool = False
     """Every frame is published; nothing stops it any more."""
 

@@ -2,7 +2,8 @@
 
 One thread takes the device's facts as they come; encoding a finished sequence has a second one. Pictures are on disk
 before Redis knows of them, so a crash in between costs a file nobody names. Every write is fenced by the attempt and
-may be done twice; while Redis is away it is tried until it is back.
+may be done twice; while Redis is away it is tried until it is back, and while the store has no room it is tried for as
+long as patience lasts: the device waits behind the inbox, and jobs that are cancelled, late or drained leave meanwhile.
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import Queue
+from typing import TypeVar
 
 from workers import results
-from workers.contracts.errors import DeadlineExceeded, GriditError, JobFailure, StoreError
+from workers.contracts.errors import (
+    DeadlineExceeded,
+    GriditError,
+    JobFailure,
+    StorageFull,
+    StoreError,
+    StoreUnavailable,
+)
 from workers.contracts.job import JobError, JobStatus, StoredObject, UnitRecord
 from workers.device import Dropped, Out, Resumed, Why
 from workers.facts import Ended, FramePublished, Left
 from workers.holdings import Holding, Holdings
 from workers.mailbox import Mailbox, TakeOff, Wake
 from workers.metrics import report
+from workers.patience import Patience
 from workers.queue.connect import persist
 from workers.queue.ledger import Ledger, Verdict
 from workers.storage import Store
@@ -32,13 +42,24 @@ log = logging.getLogger(__name__)
 
 WRITERS = 8
 """Files written at once."""
+AGAIN_SECONDS = 0.5
+"""Between two tries to write to a store that has no room."""
+
+T = TypeVar("T")
 
 
 class Publisher(threading.Thread):
     """Takes facts from `inbox` until it is sent None; then finishes what it has begun."""
 
     def __init__(
-        self, ledger: Ledger, store: Store, *, holdings: Holdings, inbox: Queue[Out | None], mailbox: Mailbox
+        self,
+        ledger: Ledger,
+        store: Store,
+        *,
+        holdings: Holdings,
+        inbox: Queue[Out | None],
+        mailbox: Mailbox,
+        patience: Patience,
     ) -> None:
         super().__init__(name="publisher", daemon=True)
         self._ledger = ledger
@@ -46,6 +67,7 @@ class Publisher(threading.Thread):
         self._holdings = holdings
         self._inbox = inbox
         self._mailbox = mailbox
+        self._patience = patience
         self.failed = False
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writer")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
@@ -77,9 +99,10 @@ class Publisher(threading.Thread):
             case Resumed():
                 self._publish(holding)
             case UnitFinished():
-                record = results.keep_unit(self._store, fact, writers=self._writers)
-                holding.note(record)
-                self._publish(holding, unit=(fact.unit.key, record), started_at=fact.started_at)
+                record = self._write(holding, lambda: results.keep_unit(self._store, fact, writers=self._writers))
+                if record is not None:
+                    holding.note(record)
+                    self._publish(holding, unit=(fact.unit.key, record), started_at=fact.started_at)
                 if holding.job.suspect:
                     self._mailbox.put(Wake())  # it has proved itself, so the next suspect may be claimed
             case TaskFinished():
@@ -125,9 +148,37 @@ class Publisher(threading.Thread):
     def _complete(self, holding: Holding) -> None:
         with self._blame(holding):
             job, began = holding.job, time.monotonic()
-            video = results.keep_video(self._store, job.id, holding.last_stage, fps=job.spec.fps)
+            frames, fps = holding.last_stage, job.spec.fps
+            video = self._write(holding, lambda: results.keep_video(self._store, job.id, frames, fps=fps))
             seconds = time.monotonic() - began
-            self._end(holding, status=JobStatus.COMPLETED, artifacts={"video": video}, encode_seconds=seconds)
+            if video is not None:
+                self._end(holding, status=JobStatus.COMPLETED, artifacts={"video": video}, encode_seconds=seconds)
+
+    def _write(self, holding: Holding, operation: Callable[[], T]) -> T | None:
+        """What it returns once the store takes it; None if the job has left meanwhile. Raises when patience is over."""
+        while True:
+            try:
+                result = operation()
+            except (StorageFull, StoreUnavailable) as error:
+                if not self._patience.is_tried(time.monotonic()):
+                    log.warning("the store has no room", extra={"action": "store_wait", "error": error.message})
+                self._patience.failed(time.monotonic())
+                if self._patience.is_over(time.monotonic()):
+                    raise
+            else:
+                self._patience.relieved()
+                return result
+            time.sleep(AGAIN_SECONDS)
+            self._let_go_meanwhile(holding)
+            if self._holdings.get(holding.job.id, holding.job.attempt) is not holding:
+                return None
+
+    def _let_go_meanwhile(self, waiting: Holding) -> None:
+        """The facts of jobs that are to leave are stuck in the inbox, so they leave without: each by its own thread."""
+        leaving = [waiting] if waiting.encoding else [each for each in self._holdings.all() if not each.encoding]
+        for holding in leaving:
+            if holding.leaving is not None:
+                self._let_go(holding, holding.leaving)
 
     def _end(
         self,

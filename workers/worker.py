@@ -23,6 +23,7 @@ from workers.holdings import Holdings
 from workers.intake import Intake
 from workers.mailbox import Hung, Mailbox, Message, StopJob, TakeOff, Terminate, Wake
 from workers.metrics import report
+from workers.patience import Patience
 from workers.publisher import Publisher
 from workers.queue.connect import AWAY, connect, connect_bytes, persist
 from workers.queue.ledger import Ledger
@@ -60,8 +61,14 @@ class Worker:
         self._redis = connect(settings.redis_url)
         self._ledger = self._new_ledger()
         self._device = Device(load, self._out, lease_seconds=settings.lease_seconds)
+        self._patience = Patience(settings.store_patience_seconds)
         self._publisher = Publisher(
-            self._ledger, self._store, holdings=self._holdings, inbox=self._out, mailbox=self._mailbox
+            self._ledger,
+            self._store,
+            holdings=self._holdings,
+            inbox=self._out,
+            mailbox=self._mailbox,
+            patience=self._patience,
         )
         self._intake = Intake(
             self._ledger,
@@ -130,7 +137,8 @@ class Worker:
 
     def _serve(self, sweeper: Sweeper) -> None:
         while not self._stopping:
-            self._intake.fill()
+            if not self._patience.is_tried(time.monotonic()):
+                self._intake.fill()
             sweeper.sweep(time.monotonic())
             self._listen(POLL_SECONDS)
 
@@ -181,9 +189,9 @@ class Worker:
     def _take_off(self, job_id: str, attempt: int, why: Why) -> None:
         holding = self._holdings.get(job_id, attempt)
         if holding is not None:
-            if holding.stopping:
+            if holding.leaving is not None:
                 return
-            holding.stopping = True
+            holding.leaving = why
         self._device.drop(Drop(job_id, attempt, why))
 
     def _register(self) -> GriditWorker:

@@ -1,0 +1,40 @@
+"""How long a worker's jobs wait together for a store that is full or does not answer.
+
+Pure: the clock is an argument. The episode begins with a write that failed and ends with one that went through, or
+when nobody has tried for a while. One clock for all jobs: else the last of many would wait many times as long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORGET_SECONDS = 10.0
+"""A failure so long ago says nothing of now; far longer than the pause between two tries."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """Shared by the threads that write; each call changes one field."""
+
+    seconds: float
+    since: float = float("-inf")
+    """When the first write of this episode failed."""
+    last: float = float("-inf")
+
+    def failed(self, now: float) -> None:
+        """A write has failed."""
+        if not self.is_tried(now):
+            self.since = now
+        self.last = now
+
+    def relieved(self) -> None:
+        """A write went through."""
+        self.last = float("-inf")
+
+    def is_tried(self, now: float) -> bool:
+        """Whether the store could not be written to a moment ago: no time to take more jobs in hand."""
+        return now - self.last < FORGET_SECONDS
+
+    def is_over(self, now: float) -> bool:
+        """Whether this episode has lasted too long."""
+        return self.is_tried(now) and now - self.since >= self.seconds
