@@ -134,8 +134,8 @@ class Past:
             tenant = tenants[part.job_id]
             charges[tenant] = charges.get(tenant, 0.0) + part.rows / tick.rows * seconds
         shares = self.shares.charged(charges, waited=set(tenants.values()))
-        ran = {part.job_id for part in tick.slices}
-        return replace(self, shares=shares.passing(tenants, by=tenants[tick.slices[0].job_id], ran=ran))
+        lead, *rode = (part.job_id for part in tick.slices)
+        return replace(self, shares=shares.passing(tenants, lead=lead, rode=set(rode)))
 
 
 def choose(waiting: Sequence[Waiting], *, buckets: Buckets, past: Past, now: float) -> Tick | None:
@@ -177,7 +177,8 @@ def _ordered(waiting: Sequence[Waiting], *, shares: Shares, now: float) -> list[
 
 def held_back(job: Waiting, *, top: float, now: float) -> int:
     """Steps of priority below the highest that waits (`top`, its offset), less one for each `AGING_SECONDS` of age."""
-    return max(0, math.ceil((job.submitted_at + OFFSETS[job.priority] - top - now) / AGING_SECONDS))
+    steps, aged = (OFFSETS[job.priority] - top) / AGING_SECONDS, (now - job.submitted_at) / AGING_SECONDS
+    return max(0, math.ceil(steps - max(0.0, aged))) if steps else 0
 
 
 def _together(entry: Waiting, lead: Waiting) -> bool:

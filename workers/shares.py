@@ -39,7 +39,7 @@ class Shares:
     spent: Mapping[str, float] = field(default_factory=dict)
     """Of tenants ahead of `served`."""
     passed: Mapping[str, int] = field(default_factory=dict)
-    """By job: turns of its tenant, since its last, that it waited and had no row in."""
+    """By job: turns of its tenant, since it chose the net itself, that it waited and had no row in."""
 
     def account(self, tenant: str) -> float:
         """Where a tenant stands."""
@@ -61,14 +61,17 @@ class Shares:
         spent = {one: min(self.account(one) + seconds.get(one, 0.0), served + DEBT_SECONDS) for one in tenants}
         return replace(self, served=served, spent={one: at for one, at in spent.items() if at > served})
 
-    def passing(self, waited: Mapping[str, str], *, by: str, ran: Collection[str]) -> Shares:
-        """After a turn of tenant `by` in which jobs `ran`; `waited`: the tenant of each job that wanted to."""
+    def passing(self, waited: Mapping[str, str], *, lead: str, rode: Collection[str]) -> Shares:
+        """After a turn of job `lead`, whose batch others `rode`; `waited`: the tenant of each job that wanted to.
+
+        Who rides is not passed over, but has not had its turn: it may be no more than a row that filled up the batch.
+        """
         passed = {
-            job: self.passed.get(job, 0) + (tenant == by)
+            job: self.passed.get(job, 0) + (tenant == waited[lead] and job not in rode)
             for job, tenant in waited.items()
-            if job not in ran and (tenant == by or job in self.passed)
+            if job != lead
         }
-        return replace(self, passed=passed)
+        return replace(self, passed={job: turns for job, turns in passed.items() if turns})
 
 
 @dataclass(frozen=True, slots=True)
