@@ -199,6 +199,8 @@ def _parsed(received: Iterable[dict[str, str]]) -> Iterator[Event]:
         if fields.get("event") == "error":
             if data.get("code") == ReplayTruncated.code:
                 raise ReplayTruncated(f"{data.get('skipped')} events are no longer kept; ask for the job instead")
+            if data.get("code") == errors.Unavailable.code:
+                raise errors.Unavailable(str(data.get("message")))
             raise Unexpected(f"the stream of events broke off: {fields['data']}")
         if fields.get("event") in known:  # a newer service may have more to say
             yield Event(int(fields.get("id") or 0), EventType(fields["event"]), data)

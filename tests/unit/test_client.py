@@ -78,6 +78,13 @@ def test_events_come_once_and_in_order_however_often_the_line_breaks() -> None:
     assert Event(0, EventType.PROGRESS, {"seq": None}) in events
 
 
+def test_a_service_that_cannot_read_its_queue_is_asked_again() -> None:
+    gone = b'event: error\ndata: {"code": "unavailable", "message": "the queue does not answer"}\n\n'
+    answers = iter([[sse(*event) for event in FRAMES[:3]] + [gone], [gone], [sse(*event) for event in FRAMES[3:]]])
+    with client(lambda _: httpx.Response(200, stream=Line(next(answers)))) as patient:
+        assert [event.id for event in patient.events("video_1")] == [1, 2, 3, 4, 5]
+
+
 def test_following_a_job_from_its_last_event_ends_at_once() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/events"):
