@@ -1,4 +1,4 @@
-"""Workers that serve different bundles: a job goes only where its bundle is, and holds up nobody while it is nowhere."""
+"""Workers that serve different bundles: a job goes only where its bundle is, and blocks nobody while it is nowhere."""
 
 from __future__ import annotations
 
