@@ -234,7 +234,9 @@ class Publisher(threading.Thread):
         try:
             yield
         except Exception as error:
-            log.exception("publishing failed", extra={"action": "publish_failed", "job_id": holding.job.id})
+            unknown = None if isinstance(error, GriditError) else error
+            extra = {"action": "publish_failed", "job_id": holding.job.id, "error": str(error)}
+            log.error("publishing failed", exc_info=unknown, extra=extra)
             self._take_off(holding, Why.LOST)
             self._end(holding, status=JobStatus.FAILED, error=_job_error(error))
 

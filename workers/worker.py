@@ -25,7 +25,7 @@ from workers.mailbox import Hung, Mailbox, Message, StopJob, TakeOff, Terminate,
 from workers.metrics import report
 from workers.patience import Patience
 from workers.publisher import Publisher
-from workers.queue.connect import AWAY, connect, connect_bytes, persist
+from workers.queue.connect import AWAY, connect, connect_bytes, full_is_away, persist
 from workers.queue.ledger import Ledger
 from workers.queue.release import release
 from workers.queue.rqworker import GriditWorker
@@ -202,10 +202,11 @@ class Worker:
     def _unregister(self, rq_worker: GriditWorker) -> None:
         """With jobs still in hand (a fault, threads that did not end) they are given up as a dead worker's are."""
         try:
-            if len(self._holdings):
-                release(self._redis, self.name, keep_seconds=self._settings.artifact_seconds)
-            self._redis.delete(keys.worker(self.name))
-            rq_worker.leave()
+            with full_is_away():
+                if len(self._holdings):
+                    release(self._redis, self.name, keep_seconds=self._settings.artifact_seconds)
+                self._redis.delete(keys.worker(self.name))
+                rq_worker.leave()
         except AWAY as error:
             log.warning("redis is away", extra={"action": "unregister", "error": str(error)})
 

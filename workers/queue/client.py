@@ -26,6 +26,7 @@ from workers.contracts.errors import IdempotencyMismatch, InvalidRequest, NotFou
 from workers.contracts.event import Event
 from workers.contracts.job import Job, JobSpec, JobStatus, Priority, Stage, StoredObject, new_job_id
 from workers.queue import line
+from workers.queue.connect import is_full
 from workers.queue.entry import rq_hash
 from workers.queue.scripts import source
 from workers.queue.sockets import watched
@@ -284,6 +285,10 @@ async def reachable() -> AsyncIterator[None]:
         yield
     except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError, OSError) as error:
         raise Unavailable("the queue does not answer; try again shortly", retry_after=RETRY_AFTER) from error
+    except exceptions.ResponseError as error:
+        if not is_full(error):
+            raise
+        raise Unavailable("the queue's own disk is full; try again later", retry_after=RETRY_AFTER) from error
 
 
 def _flat(fields: Mapping[str, str | bytes]) -> list[str | bytes]:

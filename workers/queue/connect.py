@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from redis import Redis, exceptions
@@ -44,12 +45,29 @@ def connect_bytes(url: str) -> Redis:
     return Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, protocol=2, **watched(url))
 
 
+@contextmanager
+def full_is_away() -> Iterator[None]:
+    """Make a server whose disk is full, and which refuses every write, one of those that are AWAY."""
+    try:
+        yield
+    except exceptions.ResponseError as error:
+        if not is_full(error):
+            raise
+        raise exceptions.OutOfMemoryError(str(error)) from error
+
+
+def is_full(error: exceptions.ResponseError) -> bool:
+    """Whether the server refuses to write because it cannot write to its own disk."""
+    return str(error).startswith("MISCONF")
+
+
 def persist(operation: Callable[[], T], *, action: str) -> T:
     """Do it, however long Redis is away; `operation` is such that doing it twice is doing it once."""
     wait = FIRST_WAIT
     while True:
         try:
-            return operation()
+            with full_is_away():
+                return operation()
         except AWAY as error:
             level = logging.WARNING if wait == FIRST_WAIT else logging.DEBUG  # once is enough
             log.log(level, "redis is away", extra={"action": action, "error": str(error)})

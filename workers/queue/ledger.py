@@ -30,6 +30,7 @@ from workers.contracts.job import (
     StoredObject,
     UnitRecord,
 )
+from workers.queue.connect import full_is_away
 from workers.queue.line import OFFSETS
 from workers.queue.scripts import source
 
@@ -186,7 +187,8 @@ class Ledger:
 
     def tidied(self, job_id: str) -> None:
         """An ended job's raw results are deleted."""
-        self._redis.zrem(keys.LITTER, job_id)
+        with full_is_away():
+            self._redis.zrem(keys.LITTER, job_id)
 
     def purge(self, job_id: str) -> None:
         """Forget a finished job whose files are gone."""
@@ -208,7 +210,8 @@ class Ledger:
         return float(self._redis.info("server")["uptime_in_seconds"])
 
     def _run(self, script: str, args: Sequence[Any], *, keys: Sequence[str] = ()) -> Any:
-        return self._redis.register_script(source(script))(keys=list(keys), args=list(args))
+        with full_is_away():
+            return self._redis.register_script(source(script))(keys=list(keys), args=list(args))
 
 
 class Judge(StrEnum):

@@ -149,5 +149,5 @@ def _told(done: str, path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             remedy = "delete finished jobs, or give the store more room"
-            raise StorageFull(f"{path} cannot be {done}: {error.strerror}; {remedy}", retry_after=30) from error
+            raise StorageFull(f"the store has no room: {error.strerror}; {remedy}", retry_after=30) from error
         raise StoreError(f"{path} cannot be {done}: {error.strerror}") from error
