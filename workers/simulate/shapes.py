@@ -92,7 +92,8 @@ def asks_of(unit: Unit, *, spec: BundleSpec, request: Request) -> tuple[Asking, 
         return (Asking(Codec.DECODER, 1, 1),)
     refining = unit.kind is UnitKind.REFINE
     stage, rows = (Stage.REFINE, len(unit.frames)) if refining else (Stage.COARSE, 1)
-    doubled = request.label is not None and (stage is Stage.COARSE or request.mode is Mode.OFFICIAL)
+    guided = request.label is not None and spec.nets[stage].classes > 0
+    doubled = guided and (stage is Stage.COARSE or request.mode is Mode.OFFICIAL)
     steps = request.refine_steps if refining else request.coarse_steps
     asks = [Asking(Codec.ENCODER, rows if refining else 1, 1)] * (_encodings(unit, request) if latent else 0)
     asks.append(Asking(stage, rows * (1 + doubled), evaluations(request.sampler, steps)))
