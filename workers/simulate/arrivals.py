@@ -48,8 +48,7 @@ def read(path: Path, costs: Mapping[str, Costs]) -> tuple[Arrival, ...]:
 def write(arrivals: Sequence[Arrival], path: Path) -> None:
     """For `read`."""
     lines = (
-        {"at": arrival.at, "tenant": arrival.tenant, **arrival.job.model_dump(mode="json", exclude_defaults=True)}
-        for arrival in arrivals
+        {"at": arrival.at, "tenant": arrival.tenant, **arrival.job.model_dump(mode="json")} for arrival in arrivals
     )
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
