@@ -6,6 +6,8 @@ Each unit it finishes is noted in a file, so a test can tell what was computed t
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +31,10 @@ GRID = 4
 COARSE, REFINED = 8, 16
 """Sides of the pictures."""
 MODEL = "twin"
+DIED = 9
+"""Exit status of a worker that a job has taken down."""
+FOR_EVER = 10_000
+"""Seconds; far longer than any test waits."""
 
 
 def bundle_hash(model: str) -> str:
@@ -158,8 +164,7 @@ class TwinRunner:
         if task.spec.metadata.get("twin") == "fail" and run.results:
             del self._runs[task.job_id]
             return [TaskFailed(task.job_id, task.attempt, JobFailure("asked to fail"))]
-        if task.spec.metadata.get("twin") == "break":
-            raise RuntimeError("the device is lost")
+        misbehave(task)
         if not run.todo:
             return self._end(run)
         run.steps += 1
@@ -182,6 +187,22 @@ class TwinRunner:
     def _end(self, run: _Run) -> list[Fact]:
         del self._runs[run.task.job_id]
         return [TaskFinished(run.task.job_id, run.task.attempt)]
+
+
+def misbehave(task: Task) -> None:
+    """What `metadata.twin` asks for: "break", "die", "hang", "seize"; "hang:2" in the first two attempts only."""
+    wish, _, attempts = task.spec.metadata.get("twin", "").partition(":")
+    if attempts and task.attempt > int(attempts):
+        return
+    match wish:
+        case "break":
+            raise RuntimeError("the device is lost")
+        case "die":
+            os._exit(DIED)
+        case "hang":
+            time.sleep(FOR_EVER)
+        case "seize":  # as native code does that keeps the interpreter to itself
+            ctypes.PyDLL(None).sleep(FOR_EVER)
 
 
 def work(
