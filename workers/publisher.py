@@ -37,6 +37,7 @@ from workers.queue.connect import persist
 from workers.queue.ledger import Ledger, Verdict
 from workers.storage import Store
 from workers.tasks import BatchFailed, TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.tidying import Tidier
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Publisher(threading.Thread):
         holdings: Holdings,
         inbox: Queue[Out | None],
         mailbox: Mailbox,
+        tidier: Tidier,
         patience: Patience,
     ) -> None:
         super().__init__(name="publisher", daemon=True)
@@ -67,6 +69,7 @@ class Publisher(threading.Thread):
         self._holdings = holdings
         self._inbox = inbox
         self._mailbox = mailbox
+        self._tidier = tidier
         self._patience = patience
         self.failed = False
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writer")
@@ -90,7 +93,7 @@ class Publisher(threading.Thread):
                 with self._blame(holding):
                     self._take(holding, fact)
             elif isinstance(fact, Dropped) and fact.why is Why.GONE:
-                self._delete_files(results.tree(fact.job_id))
+                self._tidy(fact.job_id)
         self._encoder.shutdown(wait=True)
         self._writers.shutdown()
 
@@ -200,13 +203,12 @@ class Publisher(threading.Thread):
             self._leave(holding, ended.value)
             return
         report(Ended(ended))
-        self._delete_files(results.raw_tree(job.id))
-        persist(lambda: self._ledger.tidied(job.id), action="tidy")
+        self._tidy(job.id)
         self._forget(holding)
 
     def _leave(self, holding: Holding, why: str) -> None:
-        if why == Verdict.GONE:
-            self._delete_files(results.tree(holding.job.id))
+        if why in (Verdict.GONE, Verdict.LOST):
+            self._tidy(holding.job.id)  # of what was written since
         report(Left(holding.job.id, holding.job.attempt, why))
         self._forget(holding)
 
@@ -222,9 +224,9 @@ class Publisher(threading.Thread):
         self._holdings.remove(holding.job.id)
         self._mailbox.put(Wake())
 
-    def _delete_files(self, prefix: str) -> None:
+    def _tidy(self, job_id: str) -> None:
         try:
-            self._store.delete_tree(prefix)
+            persist(lambda: self._tidier.tidy(job_id), action="tidy")
         except StoreError as error:
             log.warning("files left behind", extra={"action": "files_left", "error": error.message})
 

@@ -1,17 +1,15 @@
-"""What any live worker does for all: lost jobs are queued again, expired and left-over files deleted."""
+"""What any live worker does for all: lost jobs are queued again, expired and left-over files given to the cleaner."""
 
 from __future__ import annotations
 
 import logging
 
-from workers import results
-from workers.contracts.errors import StoreError
 from workers.facts import Redelivered
 from workers.heartbeat import Contact
 from workers.metrics import report
 from workers.queue.connect import AWAY
 from workers.queue.ledger import Judge, Ledger
-from workers.storage import Store
+from workers.tidying import Cleaner
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +18,19 @@ class Sweeper:
     """Sweeps when it is due."""
 
     def __init__(
-        self, ledger: Ledger, store: Store, *, contact: Contact, lease_seconds: float, beat_seconds: float
+        self,
+        ledger: Ledger,
+        cleaner: Cleaner,
+        *,
+        contact: Contact,
+        lease_seconds: float,
+        beat_seconds: float,
+        store_bytes: int | None = None,
     ) -> None:
         """`contact` is this worker's own: after an outage every lease has ended, and its worker may well live."""
         self._ledger = ledger
-        self._store = store
+        self._cleaner = cleaner
+        self._store_bytes = store_bytes
         self._contact = contact
         self._needed = lease_seconds + 2 * beat_seconds
         self._every = lease_seconds / 4
@@ -36,15 +42,10 @@ class Sweeper:
             return
         self._due = now + self._every
         try:
-            sweep = self._ledger.sweep(judge_leases=self._judge(now))
+            sweep = self._ledger.sweep(judge_leases=self._judge(now), store_bytes=self._store_bytes)
             for job_id, became in sweep.swept.items():
                 report(Redelivered(job_id, became))
-            for job_id in sweep.expired:
-                self._delete(results.tree(job_id))
-                self._ledger.purge(job_id)
-            for job_id in sweep.littered:
-                self._delete(results.raw_tree(job_id))
-                self._ledger.tidied(job_id)
+            self._cleaner.take(sweep)
         except AWAY as error:
             log.warning("redis is away", extra={"action": "sweep", "error": str(error)})
 
@@ -52,9 +53,3 @@ class Sweeper:
         if self._contact.steady(now) < self._needed or self._ledger.uptime() < self._needed:
             return Judge.NO
         return Judge.YES
-
-    def _delete(self, prefix: str) -> None:
-        try:
-            self._store.delete_tree(prefix)
-        except StoreError as error:
-            log.warning("files left behind", extra={"action": "files_left", "error": error.message})

@@ -25,6 +25,7 @@ from workers.mailbox import Hung, Mailbox, Message, StopJob, TakeOff, Terminate,
 from workers.metrics import report
 from workers.patience import Patience
 from workers.publisher import Publisher
+from workers.queue.accounts import Accounts
 from workers.queue.connect import AWAY, connect, connect_bytes, full_is_away, persist
 from workers.queue.ledger import Ledger
 from workers.queue.release import release
@@ -32,6 +33,7 @@ from workers.queue.rqworker import GriditWorker
 from workers.storage import open_store
 from workers.sweeper import Sweeper
 from workers.tasks import Engine
+from workers.tidying import Cleaner, Tidier
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,9 @@ class Worker:
         self._redis = connect(settings.redis_url)
         self._ledger = self._new_ledger()
         self._device = Device(load, self._out, lease_seconds=settings.lease_seconds)
+        accounts = Accounts(connect(settings.redis_url, timeout=5.0))
+        tidier = Tidier(self._store, accounts)
+        self._cleaner = Cleaner(self._ledger, tidier, store=self._store, accounts=accounts)
         self._patience = Patience(settings.store_patience_seconds)
         self._publisher = Publisher(
             self._ledger,
@@ -68,6 +73,7 @@ class Worker:
             holdings=self._holdings,
             inbox=self._out,
             mailbox=self._mailbox,
+            tidier=tidier,
             patience=self._patience,
         )
         self._intake = Intake(
@@ -96,7 +102,7 @@ class Worker:
         rq_worker = persist(self._register, action="register")
         heartbeat = self._new_heartbeat(rq_worker)
         sweeper = self._new_sweeper(heartbeat)
-        for thread in (self._device, self._publisher, heartbeat):
+        for thread in (self._device, self._publisher, heartbeat, self._cleaner):
             thread.start()
         try:
             self._load(heartbeat)
@@ -105,6 +111,7 @@ class Worker:
             heartbeat.hurry()
             self._drain()
         finally:
+            self._cleaner.close()
             heartbeat.close()
             heartbeat.join(CLOSE_SECONDS)
             self._unregister(rq_worker)
@@ -236,8 +243,9 @@ class Worker:
         settings = self._settings
         return Sweeper(
             self._ledger,
-            self._store,
+            self._cleaner,
             contact=heartbeat.contact,
             lease_seconds=settings.lease_seconds,
             beat_seconds=settings.beat_seconds,
+            store_bytes=settings.store_bytes,
         )

@@ -15,7 +15,10 @@
 | gridit:leases | zset | claimed job's id by the time its worker's lease ends |
 | gridit:deadlines | zset | unfinished job's id by its deadline, for jobs that have one |
 | gridit:expiry | zset | finished job's id by expires_at |
-| gridit:litter | zset | finished job's id by its end, until its raw results are deleted |
+| gridit:litter | zset | finished job's id by its end, until the files it does not name are deleted |
+| gridit:stored | string | bytes that all jobs hold in the store: the sum of their `stored_bytes` |
+| gridit:owner | string | name of these data, which the store is claimed for |
+| gridit:orphans | string with TTL | files without a record were looked for |
 | gridit:live | channel | every stored event as JSON {job, seq, type, at, data}: a doorbell, the stream is the truth |
 | gridit:wake | channel | a job was queued |
 | gridit:idempotency:<tenant>:<key> | string | JSON {job, digest} with a TTL |
@@ -33,6 +36,9 @@ LEASES = f"{PREFIX}leases"
 DEADLINES = f"{PREFIX}deadlines"
 EXPIRY = f"{PREFIX}expiry"
 LITTER = f"{PREFIX}litter"
+STORED = f"{PREFIX}stored"
+OWNER = f"{PREFIX}owner"
+ORPHANS = f"{PREFIX}orphans"
 LIVE = f"{PREFIX}live"
 WAKE = f"{PREFIX}wake"
 CATALOGUE = f"{PREFIX}catalogue"

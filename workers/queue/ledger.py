@@ -179,16 +179,15 @@ class Ledger:
         """Return a job to the front of its queue, at no cost to it; what became of it."""
         return str(self._run("give_back", [job_id, attempt, _iso(), self._keep]))
 
-    def sweep(self, *, judge_leases: Judge) -> Sweep:
-        """Queue jobs whose lease has ended, fail waiting ones past their deadline, list expired ones."""
-        args = [*lost_args(self._keep), 1 if judge_leases is Judge.YES else 0]
+    def sweep(self, *, judge_leases: Judge, store_bytes: int | None = None) -> Sweep:
+        """Queue jobs whose lease has ended, fail waiting ones past their deadline, list expired ones.
+
+        Above `store_bytes` held by all jobs, the ones that ended first expire before their time.
+        """
+        bound = "" if store_bytes is None else store_bytes
+        args = [*lost_args(self._keep), 1 if judge_leases is Judge.YES else 0, bound]
         swept, expired, littered = self._run("sweep", args)
         return Sweep(_pairs(swept), tuple(expired), tuple(littered))
-
-    def tidied(self, job_id: str) -> None:
-        """An ended job's raw results are deleted."""
-        with full_is_away():
-            self._redis.zrem(keys.LITTER, job_id)
 
     def purge(self, job_id: str) -> None:
         """Forget a finished job whose files are gone."""

@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,11 +31,10 @@ class DirectoryStore(Store):
     def __init__(self, root: Path) -> None:
         """Make the root; raises StoreError unless it can be written. A full disk can: it may have room later."""
         self.root = root.absolute()
-        probe = self.root / f"{ASIDE}{secrets.token_hex(8)}"
         with suppress(StorageFull), _told("written", self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            probe.touch(exist_ok=False)
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
 
     def path(self, stored: StoredObject) -> Path:
         """Where a file lies; raises StoreError if that is not inside the root."""

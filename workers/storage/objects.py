@@ -22,7 +22,7 @@ from obstore import exceptions, store
 
 from workers.contracts.errors import StorageFull, StoreError, StoreGone, StoreUnavailable
 from workers.contracts.job import StoredObject
-from workers.storage.store import ASIDE, Found, Store, checked
+from workers.storage.store import Found, Store, checked
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -36,6 +36,8 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _FULL = ("StorageFull", "QuotaExceeded", "No space left")
 _QUERY = re.compile(r"\?\S+")
 LONGEST_REASON = 300
+PROBES = "files/probes"
+"""What a process that died at its start leaves here goes as any file without a record does."""
 
 
 class ObjectStore(Store):
@@ -53,7 +55,7 @@ class ObjectStore(Store):
 
     def check(self) -> None:
         """Raises StoreError unless new names can be written, and only new ones."""
-        path = f"{ASIDE}{secrets.token_hex(8)}"
+        path = f"{PROBES}/{secrets.token_hex(8)}"
         self._create(path, b"1")
         replaces = self._create(path, b"2")
         self.delete([path])

@@ -16,7 +16,7 @@ from workers.contracts.errors import StoreError
 from workers.contracts.job import StoredObject
 
 ASIDE = ".partial-"
-"""Start of the names of files being written, and of probes."""
+"""Start of the names of files being written."""
 
 
 @dataclass(frozen=True, slots=True)

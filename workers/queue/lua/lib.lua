@@ -79,6 +79,27 @@ local function jobs_ahead(id)
   return ahead
 end
 
+-- Note what a job's files hold, in bytes; the sum over all jobs changes with it.
+local function hold(id, bytes)
+  local change = bytes - tonumber(field(id, 'stored_bytes') or 0)
+  redis.call('HSET', job_key(id), 'stored_bytes', string.format('%d', bytes))
+  if redis.call('INCRBY', 'gridit:stored', string.format('%d', change)) == 0 then redis.call('DEL', 'gridit:stored') end
+end
+
+local function reference_bytes(id)
+  local reference = cjson.decode(field(id, 'spec')).input_reference
+  return reference and reference ~= cjson.null and reference.bytes or 0
+end
+
+-- Of a unit's record as JSON, or of none.
+local function unit_bytes(record)
+  if not record then return 0 end
+  record = cjson.decode(record)
+  local sum = record.result and record.result ~= cjson.null and record.result.bytes or 0
+  for _, frame in ipairs(record.frames) do sum = sum + frame.bytes end
+  return sum
+end
+
 -- nil when this attempt owns the running job; else "gone" or "lost". Fences every write of a worker.
 local function not_owned(id, attempt)
   local r = redis.call('HMGET', job_key(id), 'status', 'attempt')
@@ -165,7 +186,12 @@ local function finish(id, status, o)
   if o.code then
     redis.call('HSET', job_key(id), 'error', cjson.encode({code = o.code, message = o.message}))
   end
-  if o.artifacts then redis.call('HSET', job_key(id), 'artifacts', o.artifacts) end
+  local kept = reference_bytes(id) + tonumber(field(id, 'published_bytes') or 0)
+  if o.artifacts then
+    redis.call('HSET', job_key(id), 'artifacts', o.artifacts)
+    for _, artifact in pairs(cjson.decode(o.artifacts)) do kept = kept + artifact.bytes end
+  end
+  hold(id, kept) -- raw results and unpublished frames are litter
   redis.call('DEL', job_key(id) .. ':units')
   redis.call('ZREM', 'gridit:leases', id)
   redis.call('ZREM', 'gridit:deadlines', id)
@@ -224,6 +250,7 @@ local function purge(id)
       redis.call('ZREM', 'rq:' .. registry .. ':' .. origin, id)
     end
   end
+  if field(id, 'stored_bytes') then hold(id, 0) end
   redis.call('DEL', rq_key(id), 'rq:results:' .. id)
   redis.call('DEL', job_key(id), job_key(id) .. ':frames', job_key(id) .. ':units')
   redis.call('EXPIRE', job_key(id) .. ':events', 60)

@@ -6,6 +6,8 @@ local why = not_owned(id, attempt)
 if why then return {why} end
 local key, now = job_key(id), clock()
 if unit ~= '' then
+  local before = unit_bytes(redis.call('HGET', key .. ':units', unit))
+  hold(id, tonumber(field(id, 'stored_bytes') or 0) + unit_bytes(record) - before)
   redis.call('HSET', key .. ':units', unit, record)
   redis.call('HSET', key, 'stalled_attempts', 0, 'suspect', 'false')
 end
@@ -17,6 +19,7 @@ local function publish(stage, index, object, event)
   if stage == 'refined' and index >= done.coarse then return 'refined before coarse' end
   if stage == 'refined' and index == 0 then redis.call('HSETNX', key, 'refine_started_at', started) end
   redis.call('HSET', key .. ':frames', stage .. ':' .. index, object)
+  redis.call('HINCRBY', key, 'published_bytes', cjson.decode(object).bytes)
   done[stage] = redis.call('HINCRBY', key, stage .. '_done', 1)
   emit(id, 'video.frame', event, stamp(now))
   if done[stage] == tonumber(total) then

@@ -37,6 +37,7 @@ local now = clock()
 redis.call('DEL', job_key(id) .. ':events') -- of a deleted job that had this id
 redis.call('HSET', job_key(id), unpack(ARGV, 11, 10 + n))
 redis.call('HSET', job_key(id), 'created_at', stamp(now), 'body_digest', cjson.encode(digest))
+hold(id, reference_bytes(id))
 redis.call('ZADD', 'gridit:jobs', now, id)
 redis.call('HSET', rq_key(id), unpack(ARGV, 11 + n))
 redis.call('SADD', 'rq:queues', own)

@@ -1,8 +1,9 @@
 -- What any live worker does for all: queue jobs whose lease has ended, fail waiting ones whose deadline has passed or
 -- whose bundle was replaced, and take out of RQ's lists what does not wait (its tools may have put it there).
--- ARGV: attempt limit, iso, keep, message, exc, 1 if leases may be judged. Returns {flat list of (id, what became of it),
--- ids whose files have expired, ids whose raw results were left when they ended}.
-local limit, iso, keep, message, exc, judge = unpack(ARGV)
+-- ARGV: attempt limit, iso, keep, message, exc, 1 if leases may be judged, bound on the bytes that jobs hold or "".
+-- Returns {flat list of (id, what became of it), ids whose files must go, ids whose raw results were left when they
+-- ended}.
+local limit, iso, keep, message, exc, judge, bound = unpack(ARGV)
 local o = {limit = limit, iso = iso, keep = keep, message = message, exc = exc}
 local now, swept = clock(), {}
 if judge == '1' then
@@ -58,5 +59,14 @@ for _, line in ipairs(redis.call('SMEMBERS', 'gridit:lines')) do
     end
   end
 end
-return {swept, redis.call('ZRANGEBYSCORE', 'gridit:expiry', '-inf', stamp(now), 'LIMIT', 0, 20),
+
+-- Files go when their time is up and, above the bound, before it: those of the jobs that ended first.
+local excess = bound ~= '' and tonumber(redis.call('GET', 'gridit:stored') or 0) - bound or 0
+local expired, oldest = {}, redis.call('ZRANGE', 'gridit:expiry', 0, 19, 'WITHSCORES')
+for i = 1, #oldest, 2 do
+  if tonumber(oldest[i + 1]) > now and excess <= 0 then break end
+  expired[#expired + 1] = oldest[i]
+  excess = excess - tonumber(field(oldest[i], 'stored_bytes') or 0)
+end
+return {swept, expired,
   redis.call('ZRANGEBYSCORE', 'gridit:litter', '-inf', stamp(now - 5), 'LIMIT', 0, 20)}
