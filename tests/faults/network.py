@@ -7,6 +7,7 @@ front. All of it goes when the network is closed; what a killed run left goes be
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -22,7 +23,8 @@ from pathlib import Path
 from workers.supervisor import leash
 
 MARK = "gridit"
-"""Our namespaces are `gridit<process>-<host>`."""
+"""Our namespaces are `gridit<process>-<network>-<host>`."""
+_COUNT = itertools.count()
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -84,9 +86,11 @@ class Network:
     """Lays hosts; a context manager that takes everything away again."""
 
     def __init__(self) -> None:
-        self._prefix = f"{MARK}{os.getpid()}"
+        number = next(_COUNT)
+        self._prefix = f"{MARK}{os.getpid()}-{number}"
         self._lan = f"{self._prefix}-lan"
-        self._net = os.getpid() % 256
+        self._near = f"{MARK[0]}{os.getpid()}-{number}"
+        self._net = (os.getpid() + number) % 256
         self.hosts: list[Host] = []
 
     def __enter__(self) -> Network:
@@ -94,7 +98,7 @@ class Network:
         ip("netns", "add", self._lan)
         ip("-n", self._lan, "link", "add", "bridge", "type", "bridge")
         ip("-n", self._lan, "link", "set", "bridge", "up")
-        self._cable("here", self._lan, here=f"{MARK[0]}{os.getpid()}", address=f"198.18.{self._net}.1/24")
+        self._cable("here", self._lan, here=self._near, address=f"198.18.{self._net}.1/24")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,7 +124,7 @@ class Network:
     def lay_front(self, host: Host) -> None:
         """A cable from this process to the host, which no cut of its link to the bridge touches."""
         near, host.front = f"198.19.{self._net}.1/24", f"198.19.{self._net}.2"
-        here = f"{MARK[0]}{os.getpid()}f"
+        here = f"{self._near}f"
         ip("link", "add", here, "type", "veth", "peer", "name", "front", "netns", host.namespace)
         ip("address", "add", near, "dev", here)
         ip("link", "set", here, "up")

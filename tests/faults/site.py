@@ -1,7 +1,7 @@
 """A service on four hosts: Redis behind a password, the API, and two workers around the twin, on a store they share.
 
-The store is a directory that every host sees, as with NFS, or whatever URL is given. The test is the client: it reaches
-the API by the host's front, which stays when the API is cut off from the rest.
+The store is a directory that every host sees, as with NFS, or an S3 server on a host of its own. The test is the
+client: it reaches the API by the host's front, which stays when the API is cut off from the rest.
 """
 
 from __future__ import annotations
@@ -13,21 +13,35 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import boto3
 import httpx
+import pytest
+from botocore.exceptions import BotoCoreError
 from redis import Redis
 
 from service.client import Client
 from tests.faults.network import Host, Network
 from workers import embedded
+from workers.contracts.settings import Settings
+from workers.storage import Store, open_store
 
 PASSWORD = "between-hosts"
-PORT, API_PORT = 6379, 8000
+PORT, API_PORT, S3_PORT = 6379, 8000, 5000
+BUCKET = "bucket"
 PATIENCE = 60.0
 TICK_SECONDS = 0.05
 WORKERS = ("worker-1", "worker-2")
+
+
+class Kept(Enum):
+    """Where the files are."""
+
+    DIRECTORY = "directory"
+    S3 = "s3"
 
 
 @dataclass(frozen=True)
@@ -38,18 +52,15 @@ class Site:
     api: Host
     workers: dict[str, Host]
     directory: Path
+    store: Store
 
     @property
     def redis_url(self) -> str:
-        return f"redis://:{PASSWORD}@{self.redis_host.address}:{PORT}/0"
+        return _redis_url(self.redis_host)
 
     @property
     def url(self) -> str:
         return f"http://{self.api.front}:{API_PORT}"
-
-    @property
-    def data_dir(self) -> Path:
-        return self.directory / "data"
 
     def client(self) -> Client:
         return Client(self.url)
@@ -67,28 +78,40 @@ class Site:
 
 
 @contextlib.contextmanager
-def site(directory: Path, *, store: str | None = None) -> Iterator[Site]:
-    """Up and ready; gone at the end. `store`: a URL instead of the shared directory."""
-    with Network() as network:
+def site(directory: Path, *, kept: Kept = Kept.DIRECTORY) -> Iterator[Site]:
+    """Up and ready; gone at the end."""
+    with Network() as network, pytest.MonkeyPatch.context() as environment:
         redis_host, api = network.host("redis"), network.host("api")
         network.lay_front(api)
         workers = {name: network.host(name) for name in WORKERS}
-        made = Site(redis_host, api, workers, directory)
         _start_redis(redis_host, directory / "redis")
-        told = {
-            "GRIDIT_REDIS_URL": made.redis_url,
-            "GRIDIT_DATA_DIR": str(made.data_dir),
-            "GRIDIT_LOG_FORMAT": "json",
-            **({} if store is None else {"GRIDIT_STORE": store}),
-        }
-        for name, host in workers.items():
-            command = [sys.executable, "-m", "tests.twins", "--name", name, "--tick", str(TICK_SECONDS)]
-            command += ["--noted", str(directory / "noted")]
-            host.start(command, log=directory / f"{name}.log", environment=told)
-        serve = [sys.executable, "-m", "service.cli", "serve", "--host", "0.0.0.0", "--port", str(API_PORT)]
-        api.start(serve, log=directory / "api.log", environment=told)
+        if kept is Kept.S3:
+            _start_s3(network.host("s3"), directory, environment)
+        settings = _settings(redis_host, directory, kept)
+        made = Site(redis_host, api, workers, directory, open_store(settings))
+        _start_service(made, settings)
         wait_for(lambda: _ready(made))
         yield made
+
+
+def _settings(redis_host: Host, directory: Path, kept: Kept) -> Settings:
+    store = f"s3://{BUCKET}/site" if kept is Kept.S3 else None
+    return Settings(redis_url=_redis_url(redis_host), data_dir=directory / "data", store=store)
+
+
+def _start_service(made: Site, settings: Settings) -> None:
+    told = {
+        "GRIDIT_REDIS_URL": settings.redis_url,
+        "GRIDIT_DATA_DIR": str(settings.data_dir),
+        "GRIDIT_LOG_FORMAT": "json",
+        **({} if settings.store is None else {"GRIDIT_STORE": settings.store}),
+    }
+    for name, host in made.workers.items():
+        command = [sys.executable, "-m", "tests.twins", "--name", name, "--tick", str(TICK_SECONDS)]
+        command += ["--noted", str(made.directory / "noted")]
+        host.start(command, log=made.directory / f"{name}.log", environment=told)
+    serve = [sys.executable, "-m", "service.cli", "serve", "--host", "0.0.0.0", "--port", str(API_PORT)]
+    made.api.start(serve, log=made.directory / "api.log", environment=told)
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float = PATIENCE) -> None:
@@ -106,8 +129,32 @@ def _start_redis(host: Host, directory: Path) -> None:
     options = (("bind", "0.0.0.0"), ("port", str(PORT)), ("requirepass", PASSWORD), ("dir", str(directory)))
     configuration.write_text(embedded.render((*options, ("appendonly", "yes"), ("save", ""))))
     host.start([str(binary.path), str(configuration)], log=directory / "server.log", environment={})
-    url = f"redis://:{PASSWORD}@{host.address}:{PORT}/0"
-    embedded.wait_until_ready(url, timeout=20)
+    embedded.wait_until_ready(_redis_url(host), timeout=20)
+
+
+def _redis_url(host: Host) -> str:
+    return f"redis://:{PASSWORD}@{host.address}:{PORT}/0"
+
+
+def _start_s3(host: Host, directory: Path, environment: pytest.MonkeyPatch) -> None:
+    """moto's server with an empty bucket; the environment, which every program inherits, says where it is."""
+    server = [sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", str(S3_PORT)]
+    host.start(server, log=directory / "s3.log", environment={})
+    endpoint = f"http://{host.address}:{S3_PORT}"
+    for name, value in {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s"}.items():
+        environment.setenv(f"AWS_{name}", value)
+    environment.setenv("AWS_REGION", "us-east-1")
+    client = boto3.client("s3", region_name="us-east-1", endpoint_url=endpoint)
+    wait_for(lambda: _bucket(client))
+    client.close()
+
+
+def _bucket(client: Any) -> bool:
+    try:
+        client.create_bucket(Bucket=BUCKET)
+    except BotoCoreError:
+        return False
+    return True
 
 
 def _ready(made: Site) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +15,7 @@ from tests import twins
 from workers.contracts.event import EventType
 from workers.contracts.job import Job, JobSpec, JobStatus, Numerics, Stage
 from workers.queue.client import JobQueue
-from workers.storage import DirectoryStore
+from workers.storage import DirectoryStore, Store
 
 T = TypeVar("T")
 SERVED = {twins.MODEL: Numerics(bundle_hash="h", engine="twin", precision="fp32", version="1")}
@@ -47,6 +46,11 @@ async def some_frames(queue: JobQueue, job_id: str, *, refined: int = 1) -> Job:
 
 
 async def check_whole(queue: JobQueue, data_dir: Path, job_id: str) -> None:
+    """The law of a finished job, with its files in a data directory."""
+    await check_whole_in(queue, DirectoryStore(data_dir / "store"), job_id)
+
+
+async def check_whole_in(queue: JobQueue, store: Store, job_id: str) -> None:
     """The law of a finished job: every frame once and in order, refined after coarse, right bytes, one end."""
     job = await queue.get(job_id)
     assert job.status is JobStatus.COMPLETED, job.error
@@ -59,15 +63,15 @@ async def check_whole(queue: JobQueue, data_dir: Path, job_id: str) -> None:
     kinds = [event.type for event in events]
     assert [kinds.count(kind) for kind in (EventType.COARSE_READY, EventType.COMPLETED)] == [1, 1]
     assert [kind for kind in kinds if kind.terminal] == kinds[-1:]
-    store, expected = DirectoryStore(data_dir / "store"), expected_frames(job.spec)
+    expected = expected_frames(job.spec)
     stored = await queue.frames(job_id)
     assert {name: hashlib.sha256(pixels(store.read(stored[name])).tobytes()).digest() for name in stored} == {
         name: hashlib.sha256(frame.tobytes()).digest() for name, frame in expected.items()
     }
     video = job.artifacts["video"]
     assert store.read(video)[4:8] == b"ftyp"
-    results = data_dir / "store" / "jobs" / job_id / "results"
-    await until(partial(asyncio.to_thread, results.exists), lambda there: not there)  # soon after the end
+    results = f"jobs/{job_id}/results"
+    await until(lambda: asyncio.to_thread(lambda: list(store.files(results))), lambda left: not left)  # soon after
     assert set(job.stage_durations) == {"queue", "coarse", "refine", "encode"}
 
 
