@@ -24,8 +24,10 @@ local function better_elsewhere(id, model)
       local hash, held = cjson.decode(r[5])[model], in_hand(name)
       local can = hash and (not begun or cjson.decode(begun).bundle_hash == hash)
       if can and pace == '' then return true end
-      if can and r[4] ~= 'null' and (held < tonumber(r[3]) or not idle)
-        and (held + 1) * tonumber(r[4]) < 0.95 * (mine + 1) * tonumber(pace) then return true end
+      local theirs = tonumber(r[4]) or tonumber(pace) -- not measured yet: taken for as fast as this one
+      if can and (held < tonumber(r[3]) or not idle) and (held + 1) * theirs < 0.95 * (mine + 1) * tonumber(pace) then
+        return true
+      end
     end
   end
   return false
@@ -121,6 +123,10 @@ local function take(entry)
   return {id, redis.call('HGETALL', key), redis.call('HGETALL', key .. ':units'), left}
 end
 
+-- Told with each claim, not only with each beat: others share by it at once.
+if pace ~= '' and redis.call('EXISTS', 'gridit:worker:' .. worker) == 1 then
+  redis.call('HSET', 'gridit:worker:' .. worker, 'row_seconds', pace)
+end
 if redis.call('EXISTS', 'rq:suspended') == 1 then return {} end -- by `rq suspend`
 local entry = first()
 while entry do
