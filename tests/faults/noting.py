@@ -77,6 +77,10 @@ class Notes:
         lines = (line.split(" ") for line in self._lines("ticks"))
         return [Ran(float(began), float(ended), frozenset(jobs.split(","))) for began, ended, jobs in lines]
 
+    def loaded(self) -> list[float]:
+        """When each worker had its engine (seconds since the epoch)."""
+        return [float(line) for line in self._lines("loaded")]
+
     def note(self, name: str, line: str) -> None:
         """Append a line; one write, so lines of several processes do not mix."""
         with (self.directory / name).open("ab", buffering=0) as file:
@@ -149,7 +153,9 @@ class Noting:
 def engine(chosen: Settings, within: Within, *, notes: Path, tick_seconds: float) -> Engine:
     """The engine of a noting worker."""
     inner: Engine = load(chosen) if within is Within.RUNNER else TwinRunner()
-    return Noting(inner, notes=Notes(notes), tick_seconds=tick_seconds)
+    noting = Noting(inner, notes=Notes(notes), tick_seconds=tick_seconds)
+    Notes(notes).note("loaded", f"{time.time():.6f}")
+    return noting
 
 
 def work(name: str, *, within: Within, notes: Path, tick_seconds: float = 0.02, **fields: object) -> None:

@@ -94,13 +94,19 @@ class Children:
 
     def tick(self, *, now: float) -> list[Fact]:
         """Reap the dead, start what is due."""
-        facts: list[Fact] = []
-        for child in self._children.values():
-            if child.popen is not None and child.popen.poll() is not None:
-                facts.append(_bury(child, now=now))
-            if child.popen is None and child.due <= now:
-                facts.append(_start(child, now=now))
-        return facts
+        return [*self.reap(now=now), *self.start(now=now)]
+
+    def reap(self, *, now: float) -> list[Died]:
+        """Bury the dead."""
+        dead = [
+            child for child in self._children.values() if child.popen is not None and child.popen.poll() is not None
+        ]
+        return [_bury(child, now=now) for child in dead]
+
+    def start(self, *, now: float) -> list[Started]:
+        """Start what is due."""
+        due = [child for child in self._children.values() if child.popen is None and child.due <= now]
+        return [_start(child, now=now) for child in due]
 
     def next_due(self) -> float | None:
         """When the next start is due; None: none waits."""

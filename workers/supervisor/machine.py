@@ -149,16 +149,17 @@ class Machine:
         self.stops += wake.stop_asked(wait)
         if self.stops:
             return
-        facts = self.children.tick(now=time.monotonic())
-        if facts:
+        deaths = self.children.reap(now=time.monotonic())
+        for death in deaths:  # before anything is started, which would compete for the processor: jobs wait
+            released = list(self._release(death.instance, url=url)) if death.name in self.workers else []
+            yield death
+            yield from released
+            # Else its gauges would be counted among the living for ever.
+            mark_process_dead(death.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+        starts = self.children.start(now=time.monotonic())
+        if deaths or starts:
             self.directory.record(children=tuple(self.children.processes()))
-        for fact in facts:
-            yield fact
-            if isinstance(fact, Died):
-                # Else its gauges would be counted among the living for ever.
-                mark_process_dead(fact.pid, str(self._metrics))  # type: ignore[no-untyped-call]
-                if fact.name in self.workers:
-                    yield from self._release(fact.instance, url=url)
+        yield from starts
 
     def _starting_turn(self, url: str, *, wake: Wake, timeout: float) -> Iterator[Fact]:
         for fact in self._turn(url, wake=wake, timeout=timeout):
