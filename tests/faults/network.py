@@ -25,6 +25,8 @@ from workers.supervisor import leash
 MARK = "gridit"
 """Our namespaces are `gridit<process>-<network>-<host>`."""
 _COUNT = itertools.count()
+ESTABLISHED = "01"
+"""A connection's state in /proc/net/tcp."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -74,6 +76,12 @@ class Host:
         """Undo every cut."""
         ip("-n", self.namespace, "link", "set", "eth0", "up")
         ip("-n", self.lan, "link", "set", self.name, "master", "bridge")
+
+    def connections(self, port: int) -> int:
+        """How many TCP connections from here to that port elsewhere are held to be alive."""
+        table = Path(f"/proc/{self.programs[0].pid}/net/tcp").read_text().splitlines()[1:]  # of the whole namespace
+        remotes = [line.split()[2] for line in table if line.split()[3] == ESTABLISHED]
+        return sum(int(remote.partition(":")[2], 16) == port for remote in remotes)
 
     def stop(self) -> None:
         """Kill its programs."""

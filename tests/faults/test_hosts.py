@@ -21,7 +21,7 @@ from redis import Redis
 from service.client import Client, Event
 from tests.faults import network
 from tests.faults.network import Cut, Host
-from tests.faults.site import WORKERS, Kept, Site, site, wait_for, worker_of
+from tests.faults.site import PORT, WORKERS, Kept, Site, site, wait_for, worker_of
 from tests.integration.following import check_whole_in
 from workers.contracts import keys
 from workers.contracts.event import EventType
@@ -41,6 +41,8 @@ GO_ON_SECONDS = 6.0
 """From the cut until another worker has the jobs: a lease of 4 s and the look for ended ones."""
 BACK_SECONDS = 10.0
 """From the healing of Redis' own link until frames flow again."""
+NOTICE_SECONDS = 12.0
+"""What the kernel is told to allow a silent link, and a little for its timers."""
 REFUSE_SECONDS = 10.0
 """Within which an API that cannot reach Redis says so."""
 LONG: dict[str, Any] = {"model": "twin", "num_frames": 64, "num_inference_steps": 12}
@@ -137,7 +139,7 @@ def lose_a_worker(place: Site, how: Cut) -> None:
         holders = {reader.job_id: worker_of(redis, reader.job_id) for reader in readers}
         victim = max(WORKERS, key=list(holders.values()).count)
         with cut(place.workers[victim], how) as began:
-            pass
+            check_noticed(place.workers[victim])
         moved = [reader for reader in readers if holders[reader.job_id] == victim]
         check_all(place, readers)
         went_on = [times(redis, reader.job_id, EventType.STARTED)[1] - began for reader in moved]
@@ -147,6 +149,13 @@ def lose_a_worker(place: Site, how: Cut) -> None:
         assert sorted(attempts(client, readers)) == sorted([1] * (4 - len(moved)) + [2] * len(moved))
         check_fenced(place, victim, moved)
         check_takes_jobs(place, victim)
+
+
+def check_noticed(host: Host) -> None:
+    """While the link is away each connection to Redis is given up, those that only listen too."""
+    began = time.monotonic()
+    wait_for(lambda: not host.connections(PORT), seconds=NOTICE_SECONDS)
+    print(f"\nno connection of {host.name} is held to be alive {time.monotonic() - began:.1f} s later")
 
 
 def check_fenced(place: Site, victim: str, moved: list[Reader]) -> None:
@@ -171,6 +180,7 @@ def test_an_api_cut_off_from_redis_says_so_and_its_readers_miss_nothing(place: S
     readers = run_four(place)
     with cut(place.api, how):
         refused = [refusal(place) for _ in range(2)]
+        check_noticed(place.api)
     with place.client() as client:
         check_all(place, readers)
         assert attempts(client, readers) == [1] * 4
