@@ -31,7 +31,8 @@ format: $(VENV)/.installed-dev ## rewrite the source in the project's format
 faults: $(VENV)/.installed-test ## kill processes, servers and networks (minutes)
 	@$(PYTEST) -m faults --timeout=900
 
-bench: $(VENV)/.installed-test ## what reusing features costs; sampling on a model with a known answer (minutes)
+bench: $(VENV)/.installed-test ## jobs that share a device; reused features; sampling with a known answer (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.sharing
 	@$(BIN)/python -m tests.benchmarks.caching
 	@$(BIN)/python -m tests.benchmarks.outpainting
 

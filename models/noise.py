@@ -8,8 +8,11 @@ pass any other function of the same type.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -42,6 +45,36 @@ def philox(seed: int, *, device: torch.device | None = None) -> NoiseSource:
         return torch.from_numpy(_box_muller(raw)[:count].astype(np.float32).reshape(key.shape)).to(device)
 
     return draw
+
+
+def ahead(source: NoiseSource, *, kept: int = 4) -> NoiseSource:
+    """The same noise without the wait: what follows a draw is made on another thread, and the last few are kept.
+
+    Units of one job ask for the same draws one after another (refinement) or for one after the other (samplers that
+    take fresh noise at every step: those are the draws after a stream's first). Not thread safe itself.
+    """
+    drawn: OrderedDict[NoiseKey, Future[Tensor]] = OrderedDict()
+
+    def draw(key: NoiseKey) -> Tensor:
+        noise = drawn.get(key)
+        if noise is None or noise.cancel():  # not begun: sooner made here
+            noise = drawn[key] = Future()
+            noise.set_result(source(key))
+        drawn.move_to_end(key)
+        following = replace(key, step=key.step + 1)
+        if key.step and following not in drawn:
+            drawn[following] = _ahead().submit(source, following)
+        while len(drawn) > kept:
+            drawn.popitem(last=False)
+        return noise.result()
+
+    return draw
+
+
+@cache
+def _ahead() -> ThreadPoolExecutor:
+    """One thread for all: it works while a device does."""
+    return ThreadPoolExecutor(1, thread_name_prefix="noise")
 
 
 def _box_muller(raw: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -17,7 +17,7 @@ from models import units
 from models.bundle import Bundle
 from models.evaluator import take
 from models.media import to_unit
-from models.noise import NoiseSource, philox
+from models.noise import NoiseSource, ahead, philox
 from models.plan import REFERENCE, Request, Unit, UnitKind, first_needed, plan
 from models.spec import Mode, Spacing, Stage
 from models.units import Evaluate, UnitRun
@@ -40,6 +40,8 @@ class UnitInHand:
     outputs: list[Tensor] = field(default_factory=list)
     answered: int = 0
     """Rows of the evaluation whose outputs are here."""
+    waiting: Waiting | None = None
+    """What it waited for last."""
 
     def take(self, part: Slice) -> Evaluate:
         """Some rows of what it waits for."""
@@ -72,7 +74,7 @@ class JobInHand:
         if self.request.reference_frames:
             self.results[REFERENCE] = _reference(task).to(device)
         self.running: dict[str, UnitInHand] = {}
-        self.noise: NoiseSource = philox(task.spec.seed, device=device)
+        self.noise: NoiseSource = ahead(philox(task.spec.seed, device=device))
         self.tries = 0
         """Failures of its own since a unit was done."""
         self._late_at = math.inf if task.deadline_in is None else now + task.deadline_in
@@ -114,23 +116,29 @@ class JobInHand:
 
     def waiting(self) -> list[Waiting]:
         """Rows that wait, of every started unit."""
-        return [
-            Waiting(
-                job_id=self.task.job_id,
-                unit=key,
-                net=Net(self.bundle.spec.name, run.evaluation.net),
-                first=run.answered,
-                rows=len(run.evaluation.times),
-                submitted_at=self.task.submitted_at,
-                place=self.place[key],
-                stage=run.unit.stage,
-                frame=self.frame[key],
-                tenant=self.task.tenant,
-                priority=self.task.spec.priority,
-                company=self.company,
-            )
-            for key, run in self.running.items()
-        ]
+        return [self._waiting(key, run) for key, run in self.running.items()]
+
+    def _waiting(self, key: str, run: UnitInHand) -> Waiting:
+        """Most steps of a unit wait for the same: the value is made anew only where it differs."""
+        part, first, rows = run.evaluation.net, run.answered, len(run.evaluation.times)
+        last = run.waiting
+        if last and (last.net.part, last.first, last.rows, last.company) == (part, first, rows, self.company):
+            return last
+        run.waiting = Waiting(
+            job_id=self.task.job_id,
+            unit=key,
+            net=Net(self.bundle.spec.name, part),
+            first=first,
+            rows=rows,
+            submitted_at=self.task.submitted_at,
+            place=self.place[key],
+            stage=run.unit.stage,
+            frame=self.frame[key],
+            tenant=self.task.tenant,
+            priority=self.task.spec.priority,
+            company=self.company,
+        )
+        return run.waiting
 
     def _start(self, unit: Unit) -> None:
         generator = units.start(

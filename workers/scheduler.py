@@ -25,6 +25,9 @@ __all__ = ["Closed", "Company", "Net", "Past", "Slice", "Tick", "Waiting", "choo
 LEAD = 4
 """The coarse pass runs so many times as far as refinement before it waits for it."""
 
+SAVING = 0.9
+"""Rows are run in parts where that costs less than so much of running them at once."""
+
 Buckets = Mapping[Net, Sequence[int]]
 """Rows that a net can be run with, ascending."""
 
@@ -72,10 +75,12 @@ class Waiting:
     priority: Priority = Priority.NORMAL
     company: Company = Company.ANY
 
-    @property
-    def position(self) -> tuple[float, str]:
-        """How far into its job it is: a frame, and the stage ("coarse" comes first)."""
-        return (self.frame / LEAD if self.stage is Stage.COARSE else self.frame), self.stage.value
+    position: tuple[float, str] = field(init=False, repr=False, compare=False)
+    """How far into its job it is: a frame, and the stage ("coarse" comes first)."""
+
+    def __post_init__(self) -> None:
+        frame = self.frame / LEAD if self.stage is Stage.COARSE else self.frame
+        object.__setattr__(self, "position", (frame, self.stage.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,28 +193,23 @@ def _together(entry: Waiting, lead: Waiting) -> bool:
 def _size(mates: Sequence[Waiting], *, buckets: Sequence[int], costs: Costs) -> tuple[int, int, Closed]:
     """Rows to take, the bucket for them, and why no more."""
     net, rows = mates[0].net, sum(entry.rows - entry.first for entry in mates)
-    if rows >= buckets[-1]:
-        return buckets[-1], buckets[-1], Closed.FULL
-    bucket = _first_bucket(rows, buckets=buckets, costs={size: costs.of(net, size) for size in buckets})
-    return min(rows, bucket), bucket, Closed.CHEAPER if bucket < rows else Closed.NO_MORE
+    seconds = [(size, costs.of(net, size)) for size in buckets]
+    bucket, _ = _cheapest(min(rows, buckets[-1]), seconds=seconds)
+    if bucket >= rows:
+        return rows, bucket, Closed.FULL if rows == buckets[-1] else Closed.NO_MORE
+    return bucket, bucket, Closed.FULL if bucket == buckets[-1] else Closed.CHEAPER
 
 
-def _first_bucket(rows: int, *, buckets: Sequence[int], costs: Mapping[int, float]) -> int:
-    """The bucket that holds them all, or a smaller one if that and the best for the rest cost less."""
-    holding = next(size for size in buckets if size >= rows)
-    smaller = [size for size in buckets if size < rows]
-    if rows == holding or not smaller:
-        return holding
-    return smaller[-1] if _cost(rows, buckets=buckets, costs=costs) < costs[holding] else holding
-
-
-def _cost(rows: int, *, buckets: Sequence[int], costs: Mapping[int, float]) -> float:
-    """Of the cheapest way to run so many rows, largest buckets first."""
-    holding = next(size for size in buckets if size >= rows)
-    smaller = [size for size in buckets if size < rows]
-    if rows == holding or not smaller:
-        return costs[holding]
-    return min(costs[holding], costs[smaller[-1]] + _cost(rows - smaller[-1], buckets=buckets, costs=costs))
+def _cheapest(rows: int, *, seconds: Sequence[tuple[int, float]]) -> tuple[int, float]:
+    """The bucket to begin with and the cost of all `rows`: in the one that holds them, or in parts where that saves."""
+    place = next(place for place, (size, _) in enumerate(seconds) if size >= rows)
+    bucket, cost = seconds[place]
+    if place:
+        smaller, first = seconds[place - 1]
+        _, rest = _cheapest(rows - smaller, seconds=seconds[: place + 1])
+        if first + rest < SAVING * cost:
+            return smaller, first + rest
+    return bucket, cost
 
 
 def _fill(ordered: Sequence[Waiting], *, room: int) -> tuple[Slice, ...]:

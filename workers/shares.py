@@ -20,6 +20,10 @@ PATIENCE = 4
 """A job is passed over at most so many times for each job of its tenant that waits."""
 NEW_SHARE = 0.2
 """Weight of the last tick in the measured cost of its bucket."""
+RISE = 1.1
+"""A tick counts for at most so many times the cost known before: a machine's hiccup is not a bucket's cost."""
+FADE = 0.999
+"""What the cost of every other bucket is multiplied with at a tick, so that one that looked dear is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ class Costs:
     def noted(self, net: Net, bucket: int, *, seconds: float) -> Costs:
         """After one more run."""
         known = self.seconds.get((net, bucket), seconds)
-        return Costs({**self.seconds, (net, bucket): known + NEW_SHARE * (seconds - known)})
+        others = {key: cost * (FADE if key[0] == net else 1.0) for key, cost in self.seconds.items()}
+        return Costs(others | {(net, bucket): known + NEW_SHARE * (min(seconds, RISE * known) - known)})
 
     def of(self, net: Net, bucket: int) -> float:
         """Measured, or the least that it can be: no cheaper than a smaller bucket nor, by the row, than a larger."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from models.noise import NoiseKey, philox
+from models.noise import NoiseKey, ahead, philox
 
 
 def draw(seed: int, stream: str, step: int, *shape: int) -> torch.Tensor:
@@ -40,3 +44,33 @@ def test_bits_are_pinned() -> None:
 
 
 PINNED = [-0.32824867963790894, -0.5323728322982788, 0.953993558883667, -0.037910494953393936]
+
+
+@given(
+    asked=st.lists(st.tuples(st.sampled_from(["refine", "coarse/0"]), st.integers(0, 6)), max_size=40),
+    kept=st.integers(1, 5),
+)
+def test_noise_made_ahead_is_the_same_noise(asked: list[tuple[str, int]], kept: int) -> None:
+    plain, sooner = philox(3), ahead(philox(3), kept=kept)
+    for stream, step in asked:
+        key = NoiseKey(stream, step, (2, 3))
+        assert torch.equal(sooner(key), plain(key))
+
+
+def test_noise_is_made_ahead_and_made_once() -> None:
+    made: list[tuple[int, bool]] = []
+    device_thread = threading.get_ident()
+
+    def source(key: NoiseKey) -> torch.Tensor:
+        made.append((key.step, threading.get_ident() == device_thread))
+        return torch.zeros(key.shape)
+
+    sooner = ahead(source)
+    for step in (0, 0, 1):
+        sooner(NoiseKey("refine", step, (2,)))
+    patience = time.monotonic() + 10.0
+    while len(made) < 3 and time.monotonic() < patience:
+        time.sleep(0.001)
+    for _ in range(2):
+        sooner(NoiseKey("refine", 2, (2,)))
+    assert made[:3] == [(0, True), (1, True), (2, False)]

@@ -1,0 +1,251 @@
+"""`python -m tests.benchmarks.sharing`: what many jobs on one device gain by sharing it, against one job at a time.
+
+One run, one set of weights, made here: nets of width 128 that are deep and short of tokens, so that a CPU shows what a
+GPU does, one row costs far more than its share of a full batch. The engine by itself says what larger batches gain;
+the runner on its device thread, with one slot and with eight, says how much of that reaches the jobs. Timings mean
+something on a quiet machine only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from queue import Queue
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from models.bundle import Bundle
+from models.engine import BUCKETS, Rows
+from models.engines.torch import TorchEngine
+from models.spec import Defaults, Limits, Stage
+from tests.driving import on_cpu, runner_for, spec_of, task
+from tests.tiny import tiny_bundle, tiny_spec, written
+from workers.device import Device, Out
+from workers.runner import Runner
+from workers.tasks import Task, TaskFailed, TaskFinished, TickRan, UnitFinished
+
+WIDTH, DEPTH, PATCH = 128, 28, 4
+"""The published depth; 16 tokens."""
+GRID, COARSE, REFINED, OVERLAP = 4, 4, 16, 2
+JOBS = 8
+MEASURED = 5
+"""Runs of each bucket in a round."""
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Timed(TorchEngine):
+    """Adds up the time of its runs; stays open, so that one engine serves every round."""
+
+    busy = 0.0
+
+    def run(self, batch: Rows) -> torch.Tensor:
+        began = time.perf_counter()
+        out = super().run(batch)
+        self.busy += time.perf_counter() - began
+        return out
+
+    def blank(self, rows: int) -> Rows:
+        """Rows to be timed with."""
+        return self._zeros(rows)
+
+    def close(self) -> None:
+        pass
+
+
+Engines = Mapping[Stage, Timed]
+Seconds = Mapping[tuple[str, int], float]
+"""Of one run, by net and bucket."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one way of running the jobs came to, in seconds."""
+
+    total: float
+    first: float
+    """Median over the jobs: to the first refined frames, from the submission of all."""
+    idle: float
+    """Of the device thread, with work and no engine run in progress."""
+    ticks: tuple[TickRan, ...]
+
+
+def made(path: Path) -> Bundle:
+    """The nets of the benchmark."""
+    spec = tiny_spec(overlap_rows=OVERLAP)
+    nets = {
+        stage: net.model_copy(
+            update={"input_size": GRID * COARSE, "patch": PATCH, "width": WIDTH, "depth": DEPTH, "heads": 4}
+        )
+        for stage, net in spec.nets.items()
+    }
+    defaults = Defaults(num_frames=16, fps=8, sampler="euler", coarse_steps=2, refine_steps=2, guidance_scale=1.0)
+    return written(
+        path,
+        spec.model_copy(
+            update={"nets": nets, "refined_size": REFINED, "defaults": defaults, "limits": Limits(num_frames=256)}
+        ),
+    )
+
+
+def jobs(count: int, **changes: object) -> list[Task]:
+    """Equal jobs with different seeds."""
+    return [task(f"job-{seed}", spec_of(seed=seed, **changes), submitted_at=float(seed)) for seed in range(count)]
+
+
+def through(runner: Runner, asked: Sequence[Task], *, slots: int) -> Iterator[Out]:
+    """The facts of these jobs from a device thread that has at most `slots` of them in hand."""
+    out: Queue[Out | None] = Queue(32)
+    device = Device(lambda: runner, out, lease_seconds=60.0)
+    device.start()
+    line, left = iter(asked), len(asked)
+    for following in islice(line, slots):
+        device.admit(following)
+    while left:
+        fact = out.get()
+        assert fact is not None, "it says so before it ends"
+        if isinstance(fact, TaskFinished | TaskFailed):
+            left -= 1
+            for following in islice(line, 1):
+                device.admit(following)
+        yield fact
+    device.close()
+    device.join()
+
+
+def timed(runner: Runner, engines: Engines, asked: Sequence[Task], *, slots: int) -> Round:
+    """How long they take on a runner whose engines these are."""
+    firsts: dict[str, float] = {}
+    ticks: list[TickRan] = []
+    busy, began = sum(engine.busy for engine in engines.values()), time.perf_counter()
+    for fact in through(runner, asked, slots=slots):
+        match fact:
+            case TickRan():
+                ticks.append(fact)
+            case UnitFinished(job_id, unit=unit) if unit.stage is Stage.REFINE:
+                firsts.setdefault(job_id, time.perf_counter() - began)
+            case TaskFailed(error=error):
+                raise error
+    total = time.perf_counter() - began
+    idle = total - (sum(engine.busy for engine in engines.values()) - busy)
+    return Round(total, statistics.median(firsts.values()), idle, tuple(ticks))
+
+
+def runs(engines: Engines) -> Iterator[tuple[str, int, float]]:
+    """Net, bucket and seconds of single runs of the engines by themselves."""
+    for stage, engine in engines.items():
+        for rows in BUCKETS:
+            batch = engine.blank(rows)
+            for _ in range(MEASURED):
+                began = time.perf_counter()
+                engine.run(batch)
+                yield stage.value, rows, time.perf_counter() - began
+
+
+def engine_gain(one_by_one: Sequence[TickRan], seconds: Seconds) -> float:
+    """What the engine itself gains when each batch of one job becomes a batch with as many rows of every job."""
+    before = sum(seconds[tick.net, tick.bucket] for tick in one_by_one)
+    return before / sum(tick.rows * _row_seconds(tick.net, JOBS * tick.rows, seconds) for tick in one_by_one)
+
+
+def _row_seconds(net: str, rows: int, seconds: Seconds) -> float:
+    bucket = next(size for size in BUCKETS if size >= min(rows, BUCKETS[-1]))
+    return seconds[net, bucket] / bucket
+
+
+def resident() -> float:
+    """Megabytes of memory that this process holds (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
+
+
+def memory(path: Path, *, hundreds: int) -> list[float]:
+    """Megabytes held after each hundred jobs, of a tiny net."""
+    bundle = tiny_bundle(path)
+    runner = runner_for(bundle, {stage: on_cpu(Timed, bundle, stage) for stage in Stage}, largest=BUCKETS[-1])
+    asked = jobs(100 * hundreds, num_frames=16, num_inference_steps=1, refine_steps=1)
+    held, ended = [], 0
+    for fact in through(runner, asked, slots=JOBS):
+        if isinstance(fact, TaskFinished):
+            ended += 1
+            if ended % 100 == 0:
+                held.append(resident())
+    return held
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--frames", type=int, default=48)
+    options.add_argument("--hundreds", type=int, default=6, help="hundreds of jobs of the memory's part")
+    given = options.parse_args()
+    torch.set_num_threads(given.threads)
+    console = Console()
+    with tempfile.TemporaryDirectory() as place:
+        bundle = made(Path(place) / "wide")
+        engines = {stage: on_cpu(Timed, bundle, stage) for stage in Stage}
+        runner = runner_for(bundle, engines, largest=BUCKETS[-1])
+        asked = jobs(JOBS, num_frames=given.frames, num_inference_steps=25, refine_steps=2, guidance_scale=1.0)
+        timed(runner, engines, asked[:2], slots=2)  # allocations, modulation rows
+        alone, together = [], []
+        taken: dict[tuple[str, int], list[float]] = {}
+        for _ in range(given.rounds):
+            for net, rows, seconds in runs(engines):
+                taken.setdefault((net, rows), []).append(seconds)
+            alone.append(timed(runner, engines, asked, slots=1))
+            together.append(timed(runner, engines, asked, slots=JOBS))
+        costs = {key: statistics.median(values) for key, values in taken.items()}
+        console.print(_of_engines(costs), _of_jobs(alone, together, costs))
+        if given.hundreds:
+            console.print(_of_memory(memory(Path(place) / "tiny", hundreds=given.hundreds)))
+
+
+def _of_engines(costs: Seconds) -> Table:
+    table = Table("net", *map(str, BUCKETS), title=f"rows/s of the engines by themselves, by bucket; width {WIDTH}")
+    for stage in Stage:
+        table.add_row(stage.value, *(f"{rows / costs[stage.value, rows]:.0f}" for rows in BUCKETS))
+    return table
+
+
+def _of_jobs(alone: Sequence[Round], together: Sequence[Round], costs: Seconds) -> Table:
+    gain = statistics.median(one.total / other.total for one, other in zip(alone, together, strict=True))
+    engine = engine_gain([tick for round_ in alone for tick in round_.ticks], costs)
+    sooner = statistics.median(one.first / other.first for one, other in zip(alone, together, strict=True))
+    idle = statistics.median(one.idle / one.total for one in together)
+    table = Table("", "one at a time", f"{JOBS} together", "ratio", "wanted", title=f"{JOBS} equal jobs")
+    table.add_row("all done, s", *_medians(alone, together, "total"), f"{gain:.2f}", "")
+    table.add_row("the engine's own gain", "", "", f"{engine:.2f}", ">= 2")
+    table.add_row("share of it that is reached", "", "", f"{gain / engine:.0%}", ">= 90%")
+    table.add_row("first refined frame, median s", *_medians(alone, together, "first"), f"{sooner:.2f}", ">= 4")
+    table.add_row("device thread without a run", "", f"{idle:.1%}", "", "<= 5%")
+    for stage in Stage:
+        table.add_row(f"rows of a batch, {stage}", *(f"{_rows(rounds, stage):.1f}" for rounds in (alone, together)))
+    return table
+
+
+def _medians(alone: Sequence[Round], together: Sequence[Round], name: str) -> list[str]:
+    return [f"{statistics.median(getattr(one, name) for one in rounds):.2f}" for rounds in (alone, together)]
+
+
+def _rows(rounds: Sequence[Round], stage: Stage) -> float:
+    return statistics.mean(tick.rows for one in rounds for tick in one.ticks if tick.net == stage)
+
+
+def _of_memory(held: Sequence[float]) -> Table:
+    table = Table("jobs", "MB held", "more, MB (wanted: <= 1)", title="memory")
+    for hundred, (before, after) in enumerate(pairwise([held[0], *held]), start=1):
+        table.add_row(str(100 * hundred), f"{after:.1f}", f"{after - before:.2f}" if hundred > 1 else "")
+    return table
+
+
+if __name__ == "__main__":
+    main()
