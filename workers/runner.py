@@ -28,6 +28,7 @@ from workers.faults import Blame, Fault, free_cached_memory
 from workers.inhand import JobInHand, UnitInHand
 from workers.offering import engines_of, entry_of, info_of
 from workers.scheduler import Net, Past, Slice, Tick, choose
+from workers.stopwatch import stopwatch
 from workers.tasks import BatchFailed, Fact, Remedy, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
 
 
@@ -52,6 +53,7 @@ class Runner:
         self._clock = clock
         self._buckets = {net: evaluator.buckets for net, evaluator in self._nets.items()}
         self._past = Past()
+        self._watch = stopwatch(next(iter(self._nets.values())).device)
         self._jobs: dict[str, JobInHand] = {}
         self._undelivered: list[Fact] = []
 
@@ -93,17 +95,18 @@ class Runner:
         tick = choose(waiting, buckets=self._buckets, past=self._past, now=self._clock())
         if tick is None:
             return facts
-        began = time.perf_counter()
+        self._watch.start()
         outputs = self._evaluate(tick)
-        seconds = time.perf_counter() - began
+        self._watch.stop()
         if isinstance(outputs, Fault):
-            self._past = self._past.charged(tick, waiting, seconds=seconds)
+            self._past = self._past.charged(tick, waiting, seconds=self._watch.seconds())
             return facts + self._recover(tick, outputs)
-        self._past = self._past.after(tick, waiting, seconds=seconds)
-        facts.append(TickRan(tick.net.part.value, tick.rows, tick.bucket, seconds, tick.jobs, tick.closed.value))
         for part, output in zip(tick.slices, outputs, strict=True):
             facts.extend(self._deliver(tick, part, output))
-        return facts
+        seconds = self._watch.seconds()
+        self._past = self._past.after(tick, waiting, seconds=seconds)
+        ran = TickRan(tick.net.part.value, tick.rows, tick.bucket, seconds, tick.jobs, tick.closed.value)
+        return [ran, *facts]
 
     def close(self) -> None:
         """Drop all jobs and close the engines."""
