@@ -35,9 +35,9 @@ def simulate(
         str,
         typer.Option(
             help="Speed of the workers against the machine of the costs, for all or by worker: 1,1,0.5. "
-            "The default stands for nets ten times the bundled ones."
+            "The default stands for nets twenty times the bundled ones."
         ),
-    ] = "0.1",
+    ] = "0.05",
     hours: Annotated[float, typer.Option(min=0.01, help="Length of the day, from midnight.")] = 24.0,
     load: Annotated[
         float, typer.Option(min=0.001, help="Work that comes, done one job at a time, over what the fleet can do.")

@@ -34,6 +34,9 @@ def _times(reports: Sequence[Report], title: str) -> Figure:
             values = [value for job in report.jobs if (value := MEASURES[key](job)) is not None]
             _draw_shares(axes, values, label=report.policy, colour=colour)
         axes.set_title(f"from submission to {name}" if key != "queue_wait" else name, fontsize=10, loc="left")
+    longest = max(job.finished - job.submitted for report in reports for job in report.jobs)
+    for axes in (*panels[0], *panels[1]):
+        axes.set_xlim(_SHORTEST, max(1.0, 1.3 * longest))
     for axes in panels[1]:
         axes.set_xlabel("time", fontsize=9)
     for row in panels:
@@ -46,11 +49,10 @@ def _times(reports: Sequence[Report], title: str) -> Figure:
 def _draw_shares(axes: Axes, values: Sequence[float], *, label: str, colour: str) -> None:
     ordered = sorted(max(value, _SHORTEST) for value in values)
     shares = [100 * (index + 1) / len(ordered) for index in range(len(ordered))]
-    axes.step([_SHORTEST, *ordered], [0.0, *shares], where="post", color=colour, label=label, linewidth=1.6)
+    axes.step([_SHORTEST, *ordered, 1e9], [0.0, *shares, 100.0], where="post", color=colour, label=label, linewidth=1.6)
     axes.set_xscale("log")
     axes.set_xticks(list(_TICKS), list(_TICKS.values()))
     axes.minorticks_off()
-    axes.set_xlim(left=_SHORTEST)
     axes.set_ylim(0, 101)
 
 

@@ -51,7 +51,7 @@ class Mix:
         (Priority.NORMAL, 0.75),
         (Priority.LOW, 0.15),
     )
-    swing: float = 0.6
+    swing: float = 0.4
     """Of the daily curve: the rate is 1 + swing at 15:00 and 1 - swing at 03:00, on average 1."""
     in_bursts: float = 0.25
     """Share of the jobs that come in bursts."""
