@@ -91,6 +91,10 @@ class Host:
         assert found is not None
         return found
 
+    def runs(self, name: str) -> bool:
+        """Whether there is such a process now; one that is stopped runs as well."""
+        return name == SUPERVISOR or self._find(name) is not None
+
     def kill(self, name: str) -> float:
         """SIGKILL; when (seconds since the epoch)."""
         at = self._send(name, signal.SIGKILL)

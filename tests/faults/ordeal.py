@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from models.bundle import Bundle
+from service.client import Client
 from tests.faults.host import PATIENCE, Host
 from tests.faults.oracle import delivered, undisturbed
 from tests.faults.readers import Reader, assert_whole
@@ -13,6 +15,8 @@ from workers.contracts.job import Job, JobStatus
 
 END_SECONDS = 120.0
 """By when jobs have ended once the faults are over; far more than it takes."""
+SUBMIT_SECONDS = 3.0
+"""How long the service may take to accept a job."""
 
 
 class Ordeal:
@@ -23,21 +27,21 @@ class Ordeal:
         self.host = host
         self._bundle = bundle.path
         self._each = readers
+        self._name = secrets.token_hex(4)
         self._readers: list[Reader] = []
         self.job_ids: list[str] = []
 
     def submit(self, count: int, **fields: Any) -> list[str]:
-        """Queue so many jobs that differ in their seeds, each with its readers; their ids."""
-        plain: dict[str, Any] = {"prompt": "sky", "num_frames": 64, "num_inference_steps": 8}
-        with self.host.client() as client:
-            seeds = range(len(self.job_ids), len(self.job_ids) + count)
-            new = [client.submit(seed=seed, **(plain | fields)).id for seed in seeds]
-        self.job_ids += new
-        readers = [Reader(self.host.url, job_id, seed=seed) for seed, job_id in enumerate(new * self._each)]
-        for reader in readers:
-            reader.start()
-        self._readers += readers
-        return new
+        """Queue so many jobs that differ in their seeds, each with its readers; their ids.
+
+        Raises Unreachable or Unavailable; a job that was queued nevertheless is found again by the next call.
+        """
+        return [self._submit(**fields) for _ in range(count)]
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs whose end has not been heard by all of their readers."""
+        return len({reader.job_id for reader in self._readers if reader.is_alive()})
 
     def in_hand(self) -> list[Job]:
         """The jobs that have not ended, once each of them has been claimed and has made a frame."""
@@ -57,6 +61,18 @@ class Ordeal:
             for job in jobs:
                 assert delivered(client, job.id) == undisturbed(job.spec, self._bundle), job.id
         return jobs
+
+    def _submit(self, **fields: Any) -> str:
+        seed = len(self.job_ids)
+        wish: dict[str, Any] = {"prompt": "sky", "num_frames": 64, "num_inference_steps": 8, "seed": seed} | fields
+        with Client(self.host.url, timeout=SUBMIT_SECONDS) as client:
+            job_id = client.submit(idempotency_key=f"{self._name}-{seed}", **wish).id
+        self.job_ids.append(job_id)
+        for number in range(self._each):
+            reader = Reader(self.host.url, job_id, seed=seed * self._each + number)
+            reader.start()
+            self._readers.append(reader)
+        return job_id
 
     @property
     def told(self) -> str:
