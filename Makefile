@@ -33,6 +33,7 @@ faults: $(VENV)/.installed-test ## kill processes, servers and networks (minutes
 
 bench: $(VENV)/.installed-test ## jobs that share a device; reused features; sampling with a known answer (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.sharing
+	@$(BIN)/python -m tests.benchmarks.memory
 	@$(BIN)/python -m tests.benchmarks.caching
 	@$(BIN)/python -m tests.benchmarks.outpainting
 

@@ -9,13 +9,12 @@ something on a quiet machine only.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from queue import Queue
 
@@ -28,7 +27,7 @@ from models.engine import BUCKETS, Rows
 from models.engines.torch import TorchEngine
 from models.spec import Defaults, Limits, Stage
 from tests.driving import on_cpu, runner_for, spec_of, task
-from tests.tiny import tiny_bundle, tiny_spec, written
+from tests.tiny import tiny_spec, written
 from workers.device import Device, Out
 from workers.runner import Runner
 from workers.tasks import Task, TaskFailed, TaskFinished, TickRan, UnitFinished
@@ -39,7 +38,6 @@ GRID, COARSE, REFINED, OVERLAP = 4, 4, 16, 2
 JOBS = 8
 MEASURED = 5
 """Runs of each bucket in a round."""
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Timed(TorchEngine):
@@ -161,35 +159,14 @@ def _row_seconds(net: str, rows: int, seconds: Seconds) -> float:
     return seconds[net, bucket] / bucket
 
 
-def resident() -> float:
-    """Megabytes of memory that this process holds (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
-
-
-def memory(path: Path, *, hundreds: int) -> list[float]:
-    """Megabytes held after each hundred jobs, of a tiny net."""
-    bundle = tiny_bundle(path)
-    runner = runner_for(bundle, {stage: on_cpu(Timed, bundle, stage) for stage in Stage}, largest=BUCKETS[-1])
-    asked = jobs(100 * hundreds, num_frames=16, num_inference_steps=1, refine_steps=1)
-    held, ended = [], 0
-    for fact in through(runner, asked, slots=JOBS):
-        if isinstance(fact, TaskFinished):
-            ended += 1
-            if ended % 100 == 0:
-                held.append(resident())
-    return held
-
-
 def main() -> None:
     """Measure, and print the tables."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--frames", type=int, default=48)
-    options.add_argument("--hundreds", type=int, default=6, help="hundreds of jobs of the memory's part")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    console = Console()
     with tempfile.TemporaryDirectory() as place:
         bundle = made(Path(place) / "wide")
         engines = {stage: on_cpu(Timed, bundle, stage) for stage in Stage}
@@ -204,9 +181,7 @@ def main() -> None:
             alone.append(timed(runner, engines, asked, slots=1))
             together.append(timed(runner, engines, asked, slots=JOBS))
         costs = {key: statistics.median(values) for key, values in taken.items()}
-        console.print(_of_engines(costs), _of_jobs(alone, together, costs))
-        if given.hundreds:
-            console.print(_of_memory(memory(Path(place) / "tiny", hundreds=given.hundreds)))
+        Console().print(_of_engines(costs), _of_jobs(alone, together, costs))
 
 
 def _of_engines(costs: Seconds) -> Table:
@@ -238,13 +213,6 @@ def _medians(alone: Sequence[Round], together: Sequence[Round], name: str) -> li
 
 def _rows(rounds: Sequence[Round], stage: Stage) -> float:
     return statistics.mean(tick.rows for one in rounds for tick in one.ticks if tick.net == stage)
-
-
-def _of_memory(held: Sequence[float]) -> Table:
-    table = Table("jobs", "MB held", "more, MB (wanted: <= 1)", title="memory")
-    for hundred, (before, after) in enumerate(pairwise([held[0], *held]), start=1):
-        table.add_row(str(100 * hundred), f"{after:.1f}", f"{after - before:.2f}" if hundred > 1 else "")
-    return table
 
 
 if __name__ == "__main__":
