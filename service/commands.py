@@ -21,12 +21,15 @@ from service.app import create_app
 from workers.contracts import logs
 from workers.contracts.errors import PortInUse
 from workers.contracts.settings import Settings, load
+from workers.queue.sockets import tcp_options
 
 log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False)
 GRACE_SECONDS = 5
 """For requests in flight, after the signal."""
 BACKLOG = 2048
+SILENT_CLIENTS = tcp_options(idle_seconds=30, probe_seconds=10, probes=3)
+"""A client whose network vanished takes no leave; after a minute without a sign of it its stream is given up."""
 
 
 @app.command()
@@ -58,6 +61,9 @@ def listen(settings: Settings) -> socket.socket:
     # Inherited by every connection; asyncio sets it only on sockets whose protocol was named. Without it a body waits
     # 40 ms behind its headers, for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in SILENT_CLIENTS.items():
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
     return listener
 
 

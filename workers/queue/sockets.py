@@ -10,24 +10,27 @@ import socket
 from typing import Any
 
 IDLE_SECONDS, PROBE_SECONDS, PROBES = 4, 2, 3
-SILENCE_SECONDS = IDLE_SECONDS + PROBE_SECONDS * PROBES
-"""After so long without a sign of the other side a connection is closed, whatever was asked of it."""
+"""After ten seconds without a sign of the other side a connection is closed, whatever was asked of it."""
 
 
 def watched(url: str) -> dict[str, Any]:
     """Arguments of `from_url` besides; none for a socket file, which has no link that could fail."""
     if url.startswith("unix://"):
         return {}
-    return {"socket_keepalive": True, "socket_keepalive_options": _options()}
+    options = tcp_options(idle_seconds=IDLE_SECONDS, probe_seconds=PROBE_SECONDS, probes=PROBES)
+    return {"socket_keepalive": True, "socket_keepalive_options": options}
 
 
-def _options() -> dict[int, int]:
-    """Of level IPPROTO_TCP; names differ between systems, and some lack one."""
+def tcp_options(*, idle_seconds: int, probe_seconds: int, probes: int) -> dict[int, int]:
+    """Of level IPPROTO_TCP, for a socket with SO_KEEPALIVE: how long the other side may say nothing at all.
+
+    Their names differ between systems, and some systems lack one.
+    """
     wanted = {
-        "TCP_KEEPIDLE": IDLE_SECONDS,
-        "TCP_KEEPALIVE": IDLE_SECONDS,  # macOS's word for it
-        "TCP_KEEPINTVL": PROBE_SECONDS,
-        "TCP_KEEPCNT": PROBES,
-        "TCP_USER_TIMEOUT": SILENCE_SECONDS * 1000,  # milliseconds; the one that bounds what was sent
+        "TCP_KEEPIDLE": idle_seconds,
+        "TCP_KEEPALIVE": idle_seconds,  # macOS's word for it
+        "TCP_KEEPINTVL": probe_seconds,
+        "TCP_KEEPCNT": probes,
+        "TCP_USER_TIMEOUT": (idle_seconds + probe_seconds * probes) * 1000,  # the one that bounds what was sent
     }
     return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
