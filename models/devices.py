@@ -53,7 +53,7 @@ def described(device: torch.device) -> str:
     if device.type != GPU:
         return str(device)
     properties = torch.cuda.get_device_properties(device)
-    return f"{device} {properties.name} GPU-{properties.uuid}"
+    return f"{device} {properties.name} {properties.uuid}"
 
 
 def _no_gpu() -> str:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -209,3 +212,28 @@ def test_redis_cut_off_costs_no_job_an_attempt(place: Site) -> None:
     back = [min(at for at in written if at > healed) - healed for written in frames]
     print(f"\nsilent: frames flow {max(back):.1f} s after the healing")
     assert max(back) < BACK_SECONDS
+
+
+def test_what_a_killed_run_left_is_taken_away(tmp_path: Path) -> None:
+    """It leaves hosts but no program; the next one clears the place."""
+    laid = subprocess.run([sys.executable, "-c", LEAVING, str(tmp_path / "log")], cwd=network.ROOT, check=False)
+    assert laid.returncode == -signal.SIGKILL
+    program = int((tmp_path / "log").read_text())
+    wait_for(lambda: not Path(f"/proc/{program}").exists(), seconds=5)
+    prefix = f"{network.MARK}{int((tmp_path / 'log.pid').read_text())}-"
+    assert any(name.startswith(prefix) for name in network.namespaces())
+    network.clear()
+    assert not any(name.startswith(prefix) for name in network.namespaces())
+
+
+LEAVING = """
+import os, signal, sys, time
+from pathlib import Path
+from tests.faults.network import Network
+log = Path(sys.argv[1])
+log.with_suffix(".pid").write_text(str(os.getpid()))
+Network().__enter__().host("left").start(["sh", "-c", "echo $$; exec sleep 600"], log=log, environment={})
+while not log.read_text().strip():
+    time.sleep(0.02)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
