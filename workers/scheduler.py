@@ -26,7 +26,7 @@ LEAD = 4
 """The coarse pass runs so many times as far as refinement before it waits for it."""
 
 SAVING = 0.9
-"""Rows are run in parts where that costs less than so much of running them at once."""
+"""Rows that would need padding are run in parts where that costs less than so much of it."""
 
 Buckets = Mapping[Net, Sequence[int]]
 """Rows that a net can be run with, ascending."""
@@ -204,9 +204,9 @@ def _cheapest(rows: int, *, seconds: Sequence[tuple[int, float]]) -> tuple[int, 
     """The bucket to begin with and the cost of all `rows`: in the one that holds them, or in parts where that saves."""
     place = next(place for place, (size, _) in enumerate(seconds) if size >= rows)
     bucket, cost = seconds[place]
-    if place:
+    if place and rows < bucket:
         smaller, first = seconds[place - 1]
-        _, rest = _cheapest(rows - smaller, seconds=seconds[: place + 1])
+        _, rest = _cheapest(rows - smaller, seconds=seconds)
         if first + rest < SAVING * cost:
             return smaller, first + rest
     return bucket, cost

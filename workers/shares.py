@@ -7,6 +7,7 @@ never lags behind the one that is served, so whoever was idle gains nothing by i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +23,7 @@ NEW_SHARE = 0.2
 """Weight of the last tick in the measured cost of its bucket."""
 RISE = 1.1
 """A tick counts for at most so many times the cost known before: a machine's hiccup is not a bucket's cost."""
-FADE = 0.999
+FADE = 0.995
 """What the cost of every other bucket is multiplied with at a tick, so that one that looked dear is tried again."""
 
 
@@ -80,7 +81,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds of one run by net and bucket, as measured; what was never measured is hoped to be cheap, and so tried."""
+    """Seconds of one run by net and bucket, as measured, within what the other buckets of the net leave possible."""
 
     seconds: Mapping[tuple[Net, int], float] = field(default_factory=dict)
 
@@ -91,11 +92,13 @@ class Costs:
         return Costs(others | {(net, bucket): known + NEW_SHARE * (min(seconds, RISE * known) - known)})
 
     def of(self, net: Net, bucket: int) -> float:
-        """Measured, or the least that it can be: no cheaper than a smaller bucket nor, by the row, than a larger."""
-        measured = self.seconds.get((net, bucket))
-        if measured is not None:
-            return measured
-        others = {size: seconds for (other, size), seconds in self.seconds.items() if other == net}
-        smaller = max((seconds for size, seconds in others.items() if size < bucket), default=0.0)
-        larger = max((seconds * bucket / size for size, seconds in others.items() if size > bucket), default=0.0)
-        return max(smaller, larger)
+        """No less than a smaller bucket's, and by the row than a larger one's; no more than running smaller ones.
+
+        A bucket that was never measured is hoped to cost the least of that, and so tried.
+        """
+        measured = {size: seconds for (other, size), seconds in self.seconds.items() if other == net}
+        smaller = {size: seconds for size, seconds in measured.items() if size < bucket}
+        least = max(smaller.values(), default=0.0)
+        least = max((seconds * bucket / size for size, seconds in measured.items() if size > bucket), default=least)
+        most = min((seconds * -(-bucket // size) for size, seconds in smaller.items()), default=math.inf)
+        return min(max(measured.get(bucket, 0.0), least), most)

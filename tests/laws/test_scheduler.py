@@ -220,7 +220,7 @@ units = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(shapes=st.lists(st.lists(units, min_size=1, max_size=4), min_size=1, max_size=20))
 def test_nobody_starves_while_new_jobs_come_for_ever(shapes: list[list[tuple[Stage, int, int, int]]]) -> None:
     def line() -> Iterator[Played]:
@@ -230,14 +230,14 @@ def test_nobody_starves_while_new_jobs_come_for_ever(shapes: list[list[tuple[Sta
 
     bound = (PATIENCE + 1) * IN_HAND
     since: dict[str, int] = {}
-    for _, tick, crowd in play(line(), ticks=10 * bound + 1, costs=[1.0]):
+    for _, tick, crowd in play(line(), ticks=15 * bound + 1, costs=[1.0]):
         ran = {part.job_id for part in tick.slices}
         since = {entry.job_id: 0 if entry.job_id in ran else since.get(entry.job_id, 0) + 1 for entry in crowd}
         assert max(since.values()) <= bound
-    assert "victim" not in since, "ten batches are all it needs"
+    assert "victim" not in since, "five steps of two batches, or three where it rode with a few rows"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     jobs=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     costs=st.lists(st.floats(0.01, 3), min_size=1, max_size=9),
@@ -324,3 +324,17 @@ def test_unmeasured_buckets_are_tried_and_then_known() -> None:
     assert used[0] == 8
     assert set(used[1:]) == {4}
     assert past.costs.of(net, 4) == pytest.approx(4.0)
+
+
+@given(hiccup=st.floats(1.0, 100.0), at=st.integers(0, 5))
+def test_a_hiccup_does_not_make_a_bucket_dear(hiccup: float, at: int) -> None:
+    net = NETS[Stage.REFINE]
+    costs = Costs()
+    for number in range(6):
+        for size in BUCKETS[net]:
+            slow = hiccup if number == at and size == LARGEST else 1.0
+            costs = costs.noted(net, size, seconds=slow * (1.0 + 0.1 * size))
+    assert costs.of(net, LARGEST) < 2 * costs.of(net, LARGEST // 2) * 1.05
+    tick = choose([waiting(stage=Stage.REFINE, rows=7)], buckets=BUCKETS, past=Past(costs=costs), now=0.0)
+    assert tick is not None
+    assert tick.bucket == LARGEST
