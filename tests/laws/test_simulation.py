@@ -151,6 +151,25 @@ def test_more_workers_make_nobody_wait_much_longer(policy: Policy) -> None:
             assert summarise(more).times[key].p95 <= 1.05 * summarise(few).times[key].p95, key
 
 
+def test_a_plain_worker_does_unit_after_unit() -> None:
+    table = costs_of()
+    job = table.job(num_frames=40, num_inference_steps=3)
+    alone = Shapes(by_model(table)).of(job).alone
+    (served,) = simulate(alike(1, models=("tiny",)), numbered([(0.0, "a", job)]), OneByOne(), by_model(table)).jobs
+    assert (served.coarse, served.refined) == pytest.approx((alone[0], alone[0] + alone[1]))
+    assert served.finished == pytest.approx(sum(alone)) == pytest.approx(served.alone)
+
+
+@pytest.mark.parametrize("policy", [OneByOne(), FirstCome()], ids=lambda policy: policy.name)
+def test_plain_queues_end_equal_jobs_as_they_came(policy: Policy) -> None:
+    table = costs_of()
+    jobs = [(0.01 * index, tenant, table.job(num_frames=40)) for index, tenant in enumerate("abcabc")]
+    report = simulate(alike(1, models=("tiny",)), numbered(jobs), policy, by_model(table))
+    ends = [job.finished for job in report.jobs]
+    assert ends == sorted(ends)
+    assert len(set(ends)) == len(ends)
+
+
 def test_a_flood_of_one_tenant_delays_another_less_than_in_a_plain_queue() -> None:
     table = costs_of(base=1.0, row=0.5)
     long, short = (table.job(num_frames=n, num_inference_steps=4, refine_steps=2) for n in (40, 16))
