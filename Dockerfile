@@ -23,7 +23,7 @@ WORKDIR /src
 COPY pyproject.toml ./
 RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 extras = project["optional-dependencies"]; \
-base = project["dependencies"] + extras["latent"]; \
+base = project["dependencies"] + extras["latent"] + extras["objects"]; \
 open("cpu.txt", "w").write("\n".join(base)); \
 open("gpu.txt", "w").write("\n".join(base + extras["tensorrt"]))'
 

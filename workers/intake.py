@@ -9,6 +9,7 @@ from queue import Queue
 
 from workers import results
 from workers.contracts.catalogue import CatalogueEntry
+from workers.contracts.errors import StoreUnavailable
 from workers.contracts.job import Numerics
 from workers.device import Device, Out, Resumed
 from workers.facts import Claimed
@@ -43,7 +44,10 @@ class Intake:
         self._unsure = False
 
     def fill(self) -> None:
-        """Claim until the slots are full or nothing waits; with Redis away, nothing."""
+        """Claim until the slots are full or nothing waits; with Redis away, nothing.
+
+        Raises StoreUnavailable, with the job given back, when what is persisted of one cannot be read now.
+        """
         try:
             if self._unsure:
                 self._give_back_unknown()
@@ -73,7 +77,11 @@ class Intake:
         mine = numerics.get(job.spec.model)
         if mine != job.numerics and claim.units:
             log.warning("numerics changed", extra={"action": "numerics_changed", "job_id": job.id})
-        task = results.task_of(claim, self._store)
+        try:
+            task = results.task_of(claim, self._store)
+        except StoreUnavailable:
+            self._give_back_unknown()
+            raise
         holding = Holding.of(claim)
         self._holdings.add(holding)
         if holding.publishable():

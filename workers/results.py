@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.contracts.errors import StoreError
+from workers.contracts.errors import StoreError, StoreUnavailable
 from workers.contracts.job import Stage, StoredObject, UnitRecord
 from workers.queue.ledger import Claim
 from workers.storage import Store
@@ -64,13 +64,18 @@ def keep_video(store: Store, job_id: str, frames: Sequence[StoredObject], *, fps
 
 
 def task_of(claim: Claim, store: Store) -> Task:
-    """A claimed job for the runner: what is persisted is done, less the grids that cannot be read any more."""
+    """A claimed job for the runner: what is persisted is done, less the grids that cannot be read any more.
+
+    Raises StoreUnavailable: what cannot be read now is not lost.
+    """
     finished: dict[str, NDArray[np.float32]] = {}
     damaged: set[str] = set()
     for key, record in claim.units.items():
         if record.result is not None:
             try:
                 finished[key] = np.load(io.BytesIO(store.read(record.result)), allow_pickle=False)
+            except StoreUnavailable:
+                raise
             except (StoreError, ValueError) as error:
                 damaged.add(key)
                 log.warning("result lost", extra={"action": "result_lost", "job_id": claim.job.id, "error": str(error)})
@@ -94,6 +99,8 @@ def _reference(stored: StoredObject | None, store: Store) -> NDArray[np.uint8] |
         return None
     try:
         frames: NDArray[np.uint8] = np.load(io.BytesIO(store.read(stored)), allow_pickle=False)
+    except StoreUnavailable:
+        raise
     except (StoreError, ValueError) as error:
         log.warning("reference lost", extra={"action": "reference_lost", "path": stored.path, "error": str(error)})
         return None

@@ -14,7 +14,7 @@ from contextlib import suppress
 from queue import Empty, Full, Queue
 
 from workers.contracts import keys
-from workers.contracts.errors import GriditError
+from workers.contracts.errors import GriditError, StoreUnavailable
 from workers.contracts.settings import Settings
 from workers.device import Device, Drop, Out, Phase, Why
 from workers.facts import WorkerReady
@@ -144,10 +144,19 @@ class Worker:
 
     def _serve(self, sweeper: Sweeper) -> None:
         while not self._stopping:
-            if not self._patience.is_tried(time.monotonic()):
-                self._intake.fill()
+            self._fill()
             sweeper.sweep(time.monotonic())
             self._listen(POLL_SECONDS)
+
+    def _fill(self) -> None:
+        """Take jobs in hand, unless the store could not be reached a moment ago."""
+        if self._patience.is_tried(time.monotonic()):
+            return
+        try:
+            self._intake.fill()
+        except StoreUnavailable as error:
+            self._patience.failed(time.monotonic())
+            log.warning("the store is away", extra={"action": "claim", "error": error.message})
 
     def _drain(self) -> None:
         """Go on with the jobs in hand, then give back the rest; after a fault they are given up as lost."""

@@ -57,9 +57,9 @@ class S3:
         return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
     def clear(self) -> None:
+        self.gate.failures, self.gate.unconditional = 0, False
         for name in self.names():
             self.client.delete_object(Bucket=BUCKET, Key=name)
-        self.gate.failures, self.gate.unconditional = 0, False
         self.gate.seen.clear()
 
 

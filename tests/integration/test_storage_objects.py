@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -157,10 +158,7 @@ def test_a_job_of_a_real_worker_lives_there_alone(s3: S3, api: Api, tmp_path: Pa
         assert created.status_code == 202, created.text
         path = f"/v1/videos/{created.json()['id']}"
         wait_for(lambda: api.get(path)["status"] == "completed")
-        job = Job.from_hash(api.redis.hgetall(keys.job(created.json()["id"])))  # type: ignore[arg-type]
-        for (stage, index), expected in expected_frames(job.spec).items():
-            frame = api.http.get(f"{path}/frames/{index}?stage={stage.value}").content
-            np.testing.assert_array_equal(pixels(frame), expected)
+        check_pictures(api, Job.from_hash(api.redis.hgetall(keys.job(created.json()["id"]))))  # type: ignore[arg-type]
         assert api.http.get(f"{path}/content", headers={"range": "bytes=4-7"}).content == b"ftyp"
         wait_for(lambda: not any("/results/" in name for name in s3.names()))
         assert api.http.delete(path).status_code == 200
@@ -168,16 +166,57 @@ def test_a_job_of_a_real_worker_lives_there_alone(s3: S3, api: Api, tmp_path: Pa
     assert not list((tmp_path / "worker").rglob("*"))
 
 
+@pytest.mark.faults
+def test_an_outage_of_the_store_is_waited_for(s3: S3, api: Api, tmp_path: Path) -> None:
+    """By the job in hand; and by the one that is claimed meanwhile, whose raw results cannot be read now."""
+    redis_url = api.settings.redis_url
+    with (
+        worker(redis_url, tmp_path / "a", s3.url) as first,
+        worker(redis_url, tmp_path / "b", s3.url, name="second") as second,
+    ):
+        wait_for(lambda: "twin" in api.get("/readyz")["models"])
+        path = f"/v1/videos/{api.create(model='twin', prompt=None, num_frames=200, num_inference_steps=10)['id']}"
+        wait_for(lambda: api.get(path)["frames"]["refined_done"] >= 8)
+        s3.gate.failures = 1_000_000
+        time.sleep(12)
+        done = api.get(path)["frames"]["refined_done"]
+        s3.gate.failures = 0
+        began = time.monotonic()
+        wait_for(lambda: api.get(path)["frames"]["refined_done"] > done)
+        print(f"\nframes again {time.monotonic() - began:.1f} s after an outage of 12 s")
+        s3.gate.failures = 1_000_000
+        holder(api, {"w": first, "second": second}).kill()
+        time.sleep(15)
+        s3.gate.failures = 0
+        wait_for(lambda: api.get(path)["status"] == "completed")
+    job = Job.from_hash(api.redis.hgetall(keys.job(path.rpartition("/")[2])))  # type: ignore[arg-type]
+    assert job.stalled_attempts <= 1, "an outage costs no attempt"
+    check_pictures(api, job)
+
+
+def holder(api: Api, processes: Mapping[str, subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """The worker that has the one job in hand."""
+    (name,) = [name for name in processes if api.redis.scard(f"rq:worker:{name}:executions")]
+    return processes[name]
+
+
+def check_pictures(api: Api, job: Job) -> None:
+    """Every frame over HTTP is what the twin makes, alone and undisturbed."""
+    for (stage, index), expected in expected_frames(job.spec).items():
+        frame = api.http.get(f"/v1/videos/{job.id}/frames/{index}?stage={stage.value}").content
+        np.testing.assert_array_equal(pixels(frame), expected)
+
+
 @contextmanager
-def worker(redis_url: str, data_dir: Path, store: str) -> Iterator[None]:
-    """A worker process around the twin, with this process's environment."""
+def worker(redis_url: str, data_dir: Path, store: str, *, name: str = "w") -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process around the twin, with this process's environment; stopped in the end, unless it was killed."""
     named = {"REDIS_URL": redis_url, "DATA_DIR": str(data_dir), "STORE": store, "LOG_LEVEL": "error"}
-    environment = os.environ | {f"GRIDIT_{name}": value for name, value in named.items()}
-    process = subprocess.Popen([sys.executable, "-m", "tests.twins", "--name", "w"], env=environment, cwd=ROOT)
+    environment = os.environ | {f"GRIDIT_{setting}": value for setting, value in named.items()}
+    process = subprocess.Popen([sys.executable, "-m", "tests.twins", "--name", name], env=environment, cwd=ROOT)
     try:
-        yield
+        yield process
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(30) in (0, -signal.SIGKILL)
     finally:
         process.kill()
         process.wait()
