@@ -104,16 +104,16 @@ def test_a_job_that_breaks_its_batch_fails_alone(bundle: Bundle, oracle: Oracle)
         assert_equal(results(facts, job_id) | {"coarse/0": drawn}, oracle(spec))
 
 
-@pytest.mark.parametrize("room", [1, 3, 11])
 @pytest.mark.parametrize(
-    "complaint",
+    ("room", "complaint"),
     [
-        Cramped.complaint,
-        MemoryError(),
-        RuntimeError("CUDA error: out of memory"),
-        RuntimeError("TensorRT: [resizingAllocator] Error Code 1: OutOfMemory (no further information)"),
+        (1, Cramped.complaint),
+        (11, Cramped.complaint),
+        (3, MemoryError()),
+        (3, RuntimeError("CUDA error: out of memory")),
+        (3, RuntimeError("TensorRT: [resizingAllocator] Error Code 1: OutOfMemory (no further information)")),
     ],
-    ids=["torch", "python", "cuda", "tensorrt"],
+    ids=["torch-1", "torch-11", "python", "cuda", "tensorrt"],
 )
 def test_too_large_a_batch_is_tried_in_halves(bundle: Bundle, oracle: Oracle, room: int, complaint: Exception) -> None:
     engine = on_cpu(Cramped, bundle, Stage.REFINE)

@@ -26,6 +26,8 @@ NETS = {stage: Net("demo", stage) for stage in Stage}
 BUCKETS = dict.fromkeys(NETS.values(), (1, 2, 4, 8))
 LARGEST = 8
 IN_HAND = 4
+QUICK = settings(max_examples=60, deadline=None)
+LONG = settings(max_examples=20, deadline=None)
 
 
 def waiting(job_id: str = "job", *, stage: Stage = Stage.COARSE, **changes: object) -> Waiting:
@@ -79,6 +81,7 @@ def pasts(draw: st.DrawFn) -> Past:
     return Past(Shares(draw(st.floats(0, 5)), spent, passed), Costs(seconds))
 
 
+@QUICK
 @given(crowd=crowds(), past=pasts(), now=st.floats(0, 5000), order=st.randoms())
 def test_a_batch_holds_waiting_rows_of_one_net_once_each(
     crowd: list[Waiting], past: Past, now: float, order: Random
@@ -99,6 +102,7 @@ def test_a_batch_holds_waiting_rows_of_one_net_once_each(
         assert part.first < part.stop <= entry.rows
 
 
+@QUICK
 @given(crowd=crowds(), past=pasts())
 def test_who_wants_no_company_has_none(crowd: list[Waiting], past: Past) -> None:
     tick = choose(crowd, buckets=BUCKETS, past=past, now=0.0)
@@ -110,6 +114,7 @@ def test_who_wants_no_company_has_none(crowd: list[Waiting], past: Past) -> None
     assert len(ran) == 1 or all(company[job] is Company.ANY for job in ran)
 
 
+@QUICK
 @given(crowd=crowds(), past=pasts())
 def test_a_batch_is_closed_for_the_reason_it_gives(crowd: list[Waiting], past: Past) -> None:
     tick = choose(crowd, buckets=BUCKETS, past=past, now=0.0)
@@ -157,6 +162,7 @@ def test_order(sooner: dict[str, object], later: dict[str, object]) -> None:
     assert first_of(waiting("later", **later), waiting("sooner", **sooner), now=9.0) == "sooner"  # type: ignore[arg-type]
 
 
+@QUICK
 @given(gap=st.floats(0, 5 * AGING_SECONDS), priority=st.sampled_from([Priority.NORMAL, Priority.LOW]))
 def test_a_step_of_priority_holds_back_for_a_while_only(gap: float, priority: Priority) -> None:
     steps = {Priority.NORMAL: 1, Priority.LOW: 2}[priority]
@@ -220,7 +226,7 @@ units = st.tuples(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@LONG
 @given(shapes=st.lists(st.lists(units, min_size=1, max_size=4), min_size=1, max_size=20))
 def test_nobody_starves_while_new_jobs_come_for_ever(shapes: list[list[tuple[Stage, int, int, int]]]) -> None:
     def line() -> Iterator[Played]:
@@ -237,7 +243,7 @@ def test_nobody_starves_while_new_jobs_come_for_ever(shapes: list[list[tuple[Sta
     assert "victim" not in since, "five steps of two batches, or three where it rode with a few rows"
 
 
-@settings(max_examples=20, deadline=None)
+@LONG
 @given(
     jobs=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     costs=st.lists(st.floats(0.01, 3), min_size=1, max_size=9),
@@ -259,6 +265,7 @@ def test_tenants_share_by_seconds(jobs: tuple[int, int], costs: list[float], lat
         assert abs(had["a"] - had["b"]) <= TURN_SECONDS + 2 * max(costs)
 
 
+@QUICK
 @given(seconds=st.floats(0.01, 100), tenants=st.sets(st.sampled_from("abcdef"), min_size=1), ticks=st.integers(1, 40))
 def test_no_account_runs_far_ahead_nor_grows_without_end(seconds: float, tenants: set[str], ticks: int) -> None:
     shares = Shares()
@@ -291,6 +298,7 @@ sizes = st.sampled_from([(1, 2, 4, 8), (1, 2, 4, 8, 16, 32), (1, 3, 7), (2, 4)])
 curves = st.tuples(st.floats(0.001, 10), st.floats(0.001, 10))
 
 
+@QUICK
 @given(rows=st.integers(1, 32), buckets=sizes, curve=curves)
 def test_rows_that_do_not_fill_a_bucket_run_the_cheapest_way(
     rows: int, buckets: tuple[int, ...], curve: tuple[float, float]
@@ -326,6 +334,7 @@ def test_unmeasured_buckets_are_tried_and_then_known() -> None:
     assert past.costs.of(net, 4) == pytest.approx(4.0)
 
 
+@QUICK
 @given(hiccup=st.floats(1.0, 100.0), at=st.integers(0, 5))
 def test_a_hiccup_does_not_make_a_bucket_dear(hiccup: float, at: int) -> None:
     net = NETS[Stage.REFINE]
