@@ -17,7 +17,7 @@ import httpx
 
 from workers.contracts.errors import GriditError
 
-COMMAND = (sys.executable, "-P", "-m", "service.cli", "up", "--stop-with-stdin")
+COMMAND = (sys.executable, "-P", "-m", "service.cli", "up", "--stop-with-stdin", "--workers", "1")
 HOME = Path(__file__).resolve().parents[2]
 START_SECONDS = 300.0
 """A first start may have to build engines."""
