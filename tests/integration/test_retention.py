@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import cast
 
 import pytest
 import redis
 
-from tests.integration.following import SERVED
+from tests.integration.conftest import Workers
+from tests.integration.following import SERVED, ended, submit, until
 from tests.twins import spec
 from workers.contracts import keys
 from workers.contracts.job import Job, JobStatus, Stage, StoredObject, UnitRecord
 from workers.queue.accounts import Accounts
-from workers.queue.client import JobQueue
+from workers.queue.client import JobQueue, Order
 from workers.queue.ledger import Frame, Judge, Ledger
+from workers.storage import DirectoryStore
 
 pytestmark = pytest.mark.anyio
 FRAMES = 4
@@ -149,6 +152,23 @@ async def test_age_and_size_are_one_order(queue: JobQueue, ledger: Ledger, datab
     assert sweep(ledger, None) == (ids[0],)
     assert sweep(ledger, 2000) == (ids[0],), "what is due anyhow makes room"
     assert sweep(ledger, 1999) == (ids[0], ids[1])
+
+
+async def test_a_worker_keeps_within_the_bound(queue: JobQueue, workers: Workers, database: redis.Redis) -> None:
+    accounts, store = Accounts(database), DirectoryStore(workers.data_dir / "store")
+    workers.start("w", tick_seconds=0.0, lease_seconds=0.8, beat_seconds=0.2)
+    first = await submit(queue, spec(frames=8))
+    await ended(queue, first)
+    each = accounts.stored_bytes()
+    workers.terminate_all()
+    workers.start("next", tick_seconds=0.0, lease_seconds=0.8, beat_seconds=0.2, store_bytes=3 * each + each // 2)
+    rest = [await submit(queue, spec(frames=8)) for _ in range(5)]
+    await ended(queue, rest[-1])
+    page = await until(lambda: queue.list_jobs(order=Order.ASC), lambda page: len(page.items) <= 3)
+    assert [job.id for job in page.items] == rest[-3:]
+    assert accounts.stored_bytes() == 3 * each
+    await until(lambda: asyncio.to_thread(list, store.files()), lambda found: sum(f.bytes for f in found) == 3 * each)
+    assert store.folders("jobs") == sorted(rest[-3:])
 
 
 def sweep(ledger: Ledger, bound: int | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from tests.integration.service_fixtures import Api, png, running_service, wait_f
 from tests.integration.test_api import assert_problem
 from tests.integration.test_references import data_url
 from workers.patience import FORGET_SECONDS, Patience
+from workers.queue.batches import PUMP
 
 NEVER = 1 << 60
 """No disk has so much room."""
@@ -78,12 +79,14 @@ def test_a_batch_waits_for_room(redis_url: str, tmp_path: Path) -> None:
         body = {"prompt": "sky", "num_frames": 1}
         lines = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/videos", "body": body})
         file = api.http.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a.jsonl", lines)}).json()
+        api.redis.delete(PUMP)
     with running_service(redis_url, tmp_path, store_free_bytes=NEVER) as api:
         asked = {"input_file_id": file["id"], "endpoint": "/v1/videos", "completion_window": "24h"}
         batch = api.http.post("/v1/batches", json=asked).json()
         wait_for(lambda: api.get(f"/v1/batches/{batch['id']}")["status"] == "in_progress")
         time.sleep(1.5 * TURN_SECONDS)
         assert api.get("/readyz")["queues"]["low"] == 0
+        api.redis.delete(PUMP)  # the lead of a process that ends lasts a few seconds
     with running_service(redis_url, tmp_path, store_free_bytes=0) as api:
         wait_for(lambda: api.get("/readyz")["queues"]["low"] == 1)
         api.hand().make()

@@ -152,8 +152,10 @@ class Settings(BaseSettings):
             raise ValueError("must hold no credentials and no options; they go by the environment")
         if parts.scheme not in STORE_SCHEMES:
             raise ValueError(f"must start with {', '.join(f'{scheme}://' for scheme in STORE_SCHEMES)}")
-        if not (parts.path.strip("/") if parts.scheme == "file" else parts.netloc):
-            raise ValueError("must name a bucket, or a directory for file://")
+        if parts.scheme == "file" and (parts.netloc or not parts.path.strip("/")):
+            raise ValueError("must name a directory in full: file:///path")
+        if parts.scheme != "file" and not parts.netloc:
+            raise ValueError("must name a bucket")
         return value
 
     @model_validator(mode="after")
