@@ -52,7 +52,7 @@ def problem(error: errors.GriditError, *, scope: Scope) -> Response:
     status = status_of(type(error))
     extra = {"errors": [vars(fault) for fault in error.faults]} if isinstance(error, InvalidFields) else {}
     body = _body(
-        status, error.message, code=error.code, param=error.param, retryable=error.retryable, scope=scope, extra=extra
+        status, _public(error), code=error.code, param=error.param, retryable=error.retryable, scope=scope, extra=extra
     )
     return JSONResponse(body, status, headers=_headers(status, error.retry_after), media_type=MEDIA_TYPE)
 
@@ -63,6 +63,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_bug)
+
+
+def _public(error: errors.GriditError) -> str:
+    """What a caller may know: where files lie, and how an object store is reached, is for the log alone."""
+    if isinstance(error, errors.StoreUnavailable):
+        return "The store of files does not answer; try again shortly."
+    if isinstance(error, errors.StoreError) and not isinstance(error, errors.StorageFull):
+        return "A stored file cannot be read or written; the log has the reason under this request_id."
+    return error.message
 
 
 def _body(

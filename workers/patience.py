@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workers.contracts.errors import StorageFull, StoreError, StoreUnavailable
+
 FORGET_SECONDS = 10.0
 """A failure so long ago says nothing of now; far longer than the pause between two tries."""
 
@@ -34,6 +36,13 @@ class Patience:
     def is_tried(self, now: float) -> bool:
         """Whether the store could not be written to a moment ago: no time to take more jobs in hand."""
         return now - self.last < FORGET_SECONDS
+
+    def given_up(self, error: StorageFull | StoreUnavailable) -> StoreError:
+        """The reason for which a job fails: for its owner, who need not know where files lie."""
+        limit = f"{self.seconds:g} s (GRIDIT_STORE_PATIENCE_SECONDS)"
+        if isinstance(error, StorageFull):
+            return StorageFull(f"the store had no room for {limit}; delete finished jobs, or give the store more room")
+        return StoreUnavailable(f"the store did not answer for {limit}")
 
     def is_over(self, now: float) -> bool:
         """Whether this episode has lasted too long."""

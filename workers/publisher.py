@@ -167,7 +167,7 @@ class Publisher(threading.Thread):
                     log.warning("the store has no room", extra={"action": "store_wait", "error": error.message})
                 self._patience.failed(time.monotonic())
                 if self._patience.is_over(time.monotonic()):
-                    raise
+                    raise self._patience.given_up(error) from error
             else:
                 self._patience.relieved()
                 return result

@@ -137,6 +137,18 @@ def test_what_is_gone_is_404(api: Api) -> None:
         assert_problem(api.http.get(f"{path}{tail}"), 404, "not_found")
 
 
+def test_how_the_store_is_reached_is_told_to_nobody(api: Api, s3: S3) -> None:
+    path = f"/v1/videos/{api.create()['id']}"
+    api.hand().make()
+    s3.gate.failures = 1_000_000
+    refused = api.http.get(f"{path}/frames/0")
+    assert_problem(refused, 503, "store_unavailable")
+    assert int(refused.headers["retry-after"]) > 0
+    assert not [word for word in ("127.0.0.1", "bucket", "prefix", SECRET) if word in refused.text]
+    s3.gate.failures = 0
+    assert api.http.get(f"{path}/frames/0").status_code == 200
+
+
 def test_frames_archives_uploads_and_inline_events_come_from_there(api: Api, s3: S3) -> None:
     path = f"/v1/videos/{api.create()['id']}"
     api.hand().make()
