@@ -49,14 +49,20 @@ class UnitInHand:
             return self.evaluation
         return take(self.evaluation, slice(part.first, part.stop))
 
-    def answer(self, output: Tensor) -> None:
-        """Take the next rows; after the last of them go on. StopIteration carries the unit's result."""
+    def answer(self, output: Tensor) -> Tensor | None:
+        """Take the next rows; after the last of them go on. The unit's result, once it is done."""
         self.outputs.append(output)
         self.answered += len(output)
-        if self.answered == len(self.evaluation.times):
-            whole = output if len(self.outputs) == 1 else torch.cat(self.outputs)
-            self.outputs, self.answered = [], 0
+        if self.answered < len(self.evaluation.times):
+            return None
+        whole = output if len(self.outputs) == 1 else torch.cat(self.outputs)
+        self.outputs, self.answered = [], 0
+        try:
             self.evaluation = self.generator.send(whole)
+        except StopIteration as end:
+            result: Tensor = end.value
+            return result
+        return None
 
 
 class JobInHand:

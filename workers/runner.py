@@ -146,7 +146,8 @@ class Runner:
     def _try_again(self, tick: Tick, parts: Sequence[Slice], fault: Fault) -> list[Fact]:
         """Rows of one job that failed by themselves: their units start again, or the job ends."""
         run = self._jobs[parts[0].job_id]
-        if fault.final or run.tries + 1 >= MAX_ATTEMPTS:
+        useless = fault.final or any(part.unit not in run.running for part in parts)  # done: what follows cannot start
+        if useless or run.tries + 1 >= MAX_ATTEMPTS:
             return [_failed(tick, Remedy.NONE, fault), self._end(run, fault.failure)]
         run.start_again(part.unit for part in parts)
         return [_failed(tick, Remedy.AGAIN, fault)]
@@ -155,21 +156,17 @@ class Runner:
         run = self._jobs.get(part.job_id)
         if run is None:  # failed on an earlier part of this very batch
             return []
-        running = run.running[part.unit]
         try:
             run.ran()
-            running.answer(output)
-        except StopIteration as end:
-            return self._finish(run, running, end.value)
+            result = run.running[part.unit].answer(output)
+            return [] if result is None else [self._finish(run, run.running[part.unit], result)]
         except Exception as error:  # noqa: BLE001 - one job's fault ends that job alone
             return self._try_again(tick, [part], _fault(error, part.unit))
-        return []
 
-    def _finish(self, run: JobInHand, running: UnitInHand, result: Tensor) -> list[Fact]:
+    def _finish(self, run: JobInHand, running: UnitInHand, result: Tensor) -> UnitFinished:
         unit = running.unit
         if not bool(torch.isfinite(result).all()):
-            return [self._end(run, NumericalError(f"{unit.key} produced values that are not finite"))]
-        run.keep(unit, result)
+            raise NumericalError(f"{unit.key} produced values that are not finite")
         frames = units.pictures(unit, result, spec=run.bundle.spec)
         fact = UnitFinished(
             run.task.job_id,
@@ -180,8 +177,9 @@ class Runner:
             running.started_at,
             time.time() - running.started_at,
         )
+        run.keep(unit, result)
         self._advance(run)
-        return [fact]
+        return fact
 
     def _end(self, run: JobInHand, error: JobFailure) -> TaskFailed:
         del self._jobs[run.task.job_id]

@@ -227,3 +227,16 @@ def test_a_suspect_that_fails_lets_the_others_go_on(bundle: Bundle, oracle: Orac
     assert remedies(facts) == [Remedy.AGAIN] * (MAX_ATTEMPTS - 1) + [Remedy.NONE]
     assert any(isinstance(fact, TaskFinished) and fact.job_id == "good" for fact in facts)
     assert_equal(results(facts, "good"), oracle(spec_of()))
+
+
+def test_a_unit_that_cannot_start_ends_its_job_and_no_other(bundle: Bundle, oracle: Oracle) -> None:
+    runner = runner_for(bundle)
+    spec = spec_of(num_frames=36, slow_motion=2)
+    drawn = oracle(spec)
+    damaged = {"coarse/1": drawn["coarse/1"][:, :5, :5]}  # found when the grid between it and the first one starts
+    runner.admit(task("bad", spec, finished=damaged, done=frozenset(damaged)))
+    runner.admit(task("good", spec))
+    facts = run_to_end(runner)
+    assert [fact.job_id for fact in failures(facts)] == ["bad"]
+    assert remedies(facts) == [Remedy.NONE]
+    assert_equal(results(facts, "good"), drawn)

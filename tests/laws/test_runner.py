@@ -5,6 +5,7 @@ The oracle is `models.alone`, which knows no batches. All comparisons are bitwis
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -27,7 +28,7 @@ from workers.contracts.catalogue import EngineInfo
 from workers.contracts.errors import BundleUnavailable, NumericalError
 from workers.runner import Runner
 from workers.scheduler import Net
-from workers.tasks import Fact, RunAlone, TaskFailed, TaskFinished, TickRan
+from workers.tasks import Fact, RunAlone, TaskFailed, TaskFinished, TickRan, UnitFinished
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,36 @@ def test_rows_of_several_jobs_share_a_batch(bundle: Bundle) -> None:
     assert any(tick.jobs == 2 and tick.net == Stage.COARSE for tick in ticks)
     assert any(tick.jobs == 2 and tick.net == Stage.REFINE for tick in ticks)
     assert all(tick.rows <= tick.bucket <= 8 for tick in ticks)
+
+
+def ticks_to_first_refined(runner: Runner, job_id: str) -> int:
+    for count in itertools.count(1):
+        for fact in runner.tick():
+            if isinstance(fact, UnitFinished) and fact.job_id == job_id and fact.unit.stage is Stage.REFINE:
+                return count
+    raise AssertionError("unreachable")
+
+
+def test_a_long_job_does_not_keep_others_first_frames_waiting(bundle: Bundle) -> None:
+    alone = runner_for(bundle)
+    alone.admit(task("new", spec_of()))
+    by_itself = ticks_to_first_refined(alone, "new")
+    busy = runner_for(bundle)
+    busy.admit(task("long", spec_of(num_frames=76)))  # sixteen grids
+    for _ in range(20):
+        busy.tick()
+    busy.admit(task("new", spec_of(), submitted_at=1.0))
+    assert ticks_to_first_refined(busy, "new") <= by_itself + 1
+
+
+def test_refinement_overlaps_later_grids_of_the_same_job(bundle: Bundle) -> None:
+    runner = runner_for(bundle)
+    runner.admit(task("job", spec_of(num_frames=76)))
+    order = [fact.unit for fact in run_to_end(runner) if isinstance(fact, UnitFinished)]
+    stages = [unit.stage for unit in order]
+    assert stages.index(Stage.REFINE) == 1, "its first refined frames follow its first grid"
+    assert Stage.COARSE in stages[2:]
+    assert [unit.frames.start for unit in order if unit.stage is Stage.REFINE] == [0, *range(16, 76, 4)]
 
 
 @pytest.mark.parametrize("kept", range(6))
