@@ -27,7 +27,7 @@ from workers.simulate.policies import Ours
 from workers.simulate.report import WINDOW, Report, Windows
 from workers.simulate.shapes import Shapes
 from workers.simulate.simulation import simulate
-from workers.simulate.summary import fairness, jain, max_min, summarise
+from workers.simulate.summary import fairness, jain, summarise
 
 amounts = st.lists(st.floats(0, 100), min_size=1, max_size=6)
 
@@ -137,16 +137,6 @@ def test_a_burst_is_of_one_tenant_and_comes_at_once() -> None:
     assert sum(gap < 0.06 for gap in gaps) > 0.8 * len(gaps)
 
 
-@given(total=st.floats(0, 300), wanted=amounts)
-def test_max_min_shares_are_those_of_the_definition(total: float, wanted: list[float]) -> None:
-    """All of it, or as much as is wanted; who gets less than wanted gets no less than anybody else."""
-    shares = max_min(total, wanted)
-    assert sum(shares) == pytest.approx(min(total, sum(wanted)))
-    assert all(share <= want + 1e-9 for share, want in zip(shares, wanted, strict=True))
-    short = [share for share, want in zip(shares, wanted, strict=True) if share < want - 1e-9]
-    assert all(share >= max(shares) - 1e-6 for share in short)
-
-
 @given(values=amounts)
 def test_jains_index_is_one_for_equals_and_never_below_one_by_n(values: list[float]) -> None:
     assert 1 / len(values) - 1e-9 <= jain(values) <= 1 + 1e-9
@@ -154,16 +144,24 @@ def test_jains_index_is_one_for_equals_and_never_below_one_by_n(values: list[flo
     assert jain([0.0, 0.0, 5.0]) == pytest.approx(1 / 3)
 
 
-def dealt(received: dict[str, Sequence[float]]) -> Report:
-    """Two tenants want 100 each in the first window."""
-    demanded = dict.fromkeys(received, (100.0, 0.0, 0.0))
-    return Report("by hand", (), (), (0.0, 0.0, 0.0), demanded, {key: tuple(had) for key, had in received.items()})
+def dealt(received: dict[str, Sequence[float]], priorities: str = "nn") -> Report:
+    """Each of the tenants wants 100 in the first window, and gets so much in the next ones."""
+    names = {"n": Priority.NORMAL, "h": Priority.HIGH}
+    accounts = [(names[letter], tenant) for letter, tenant in zip(priorities, received, strict=True)]
+    demanded = dict.fromkeys(accounts, (100.0, 0.0, 0.0, 0.0))
+    got = {account: (0.0, *received[account[1]]) for account in accounts}
+    return Report("by hand", (), (), (0.0,) * 4, demanded, got)
 
 
-def test_fairness_is_judged_window_by_window() -> None:
-    assert fairness(dealt({"a": (50, 50, 0), "b": (50, 50, 0)})) == pytest.approx(1.0)
-    assert fairness(dealt({"a": (100, 0, 0), "b": (0, 100, 0)})) == pytest.approx(0.5)
-    assert fairness(dealt({"a": (75, 25, 0), "b": (25, 75, 0)})) == pytest.approx(jain([0.75, 0.25]))
+def test_fairness_is_judged_among_those_who_went_short() -> None:
+    assert fairness(dealt({"a": (50, 25, 25), "b": (50, 25, 25)})) == pytest.approx(1.0)
+    assert fairness(dealt({"a": (99, 1, 0), "b": (0, 1, 99)})) == pytest.approx(0.5)
+    assert fairness(dealt({"a": (60, 20, 20), "b": (20, 20, 60)})) == pytest.approx(0.8 * 2 / 3 + 1.0 / 3)
+    assert fairness(dealt({"a": (100, 0, 0), "b": (0, 100, 0)})) == 1.0, "one at a time is not two that compete"
+
+
+def test_who_goes_first_by_priority_is_not_unfair() -> None:
+    assert fairness(dealt({"a": (99, 1, 0), "b": (0, 1, 99)}, "hn")) == 1.0
 
 
 @given(start=st.floats(0, 5000), length=st.floats(0, 5000), rate=st.floats(0.1, 10))

@@ -19,6 +19,8 @@ from workers.simulate.shapes import JobShape
 
 WINDOW = 600.0
 """Seconds."""
+Account = tuple[Priority, str]
+"""A tenant's jobs of one priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,10 @@ class Report:
     workers: tuple[WorkerUse, ...]
     waiting: tuple[float, ...]
     """Jobs in line, on average over each window."""
-    demanded: Mapping[str, tuple[float, ...]]
-    """By tenant: seconds alone of the jobs submitted in each window."""
-    received: Mapping[str, tuple[float, ...]]
-    """By tenant: seconds alone of the units done in each window."""
+    demanded: Mapping[Account, tuple[float, ...]]
+    """Seconds alone of the jobs submitted in each window."""
+    received: Mapping[Account, tuple[float, ...]]
+    """Seconds alone of the units done in each window."""
 
 
 @dataclass(slots=True)
@@ -127,13 +129,13 @@ class Book:
         self._busy = [Windows() for _ in fleet]
         self._counts = [_Counts() for _ in fleet]
         self._line, self._line_since, self._line_length = Windows(), 0.0, 0
-        self._demanded: dict[str, Windows] = {}
-        self._received: dict[str, Windows] = {}
+        self._demanded: dict[Account, Windows] = {}
+        self._received: dict[Account, Windows] = {}
 
     def submitted(self, arrival: Arrival, shape: JobShape) -> None:
         """A job is in line."""
         self._open[arrival.id] = _Open(arrival, shape)
-        self._demanded.setdefault(arrival.tenant, Windows()).add(arrival.at, shape.seconds)
+        self._demanded.setdefault(_account(arrival), Windows()).add(arrival.at, shape.seconds)
 
     def waiting(self, now: float, length: int) -> None:
         """So many jobs are in line from now on."""
@@ -158,7 +160,7 @@ class Book:
     def finished(self, done: Finished, now: float) -> None:
         """A unit is done, and perhaps its job."""
         job, unit = self._open[done.arrival.id], done.unit.unit
-        self._received.setdefault(done.arrival.tenant, Windows()).add(now, job.shape.alone[done.unit.place])
+        self._received.setdefault(_account(done.arrival), Windows()).add(now, job.shape.alone[done.unit.place])
         if 0 in unit.frames and unit.kind is UnitKind.REFINE:
             job.refined = now
         elif 0 in unit.frames:
@@ -169,7 +171,7 @@ class Book:
     def close(self) -> Report:
         """Everything is done."""
         assert not self._open, "every job has ended"
-        tenants = sorted(self._demanded)
+        accounts = sorted(self._demanded)
         books = [self._line, *self._busy, *self._demanded.values(), *self._received.values()]
         length = max((len(book.values) for book in books), default=0)
         return Report(
@@ -180,8 +182,8 @@ class Book:
                 for spec, counts, busy in zip(self._fleet, self._counts, self._busy, strict=True)
             ),
             tuple(amount / WINDOW for amount in self._line.padded(length)),
-            {tenant: self._demanded[tenant].padded(length) for tenant in tenants},
-            {tenant: self._received[tenant].padded(length) for tenant in tenants},
+            {account: self._demanded[account].padded(length) for account in accounts},
+            {account: self._received[account].padded(length) for account in accounts},
         )
 
     def _end(self, job: _Open, now: float) -> Served:
@@ -199,3 +201,7 @@ class Book:
             job.refined,
             now,
         )
+
+
+def _account(arrival: Arrival) -> Account:
+    return arrival.job.priority, arrival.tenant

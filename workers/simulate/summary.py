@@ -1,12 +1,12 @@
 """Statistics of a report: how long jobs waited, what workers and tenants got.
 
-Fairness is judged against max-min shares: in every window, what was served is dealt out to the tenants so that none
-gets more than it wanted and none could get more without one that has less getting even less (water filling).
+Fairness is judged as fair queueing defines it: whoever has work waiting all through a window of time should have had as
+much done as any other who has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -25,8 +25,8 @@ MEASURES: Mapping[str, Measure] = {
 }
 """Seconds from submission until a worker takes a job, until its first frame of each stage, until its end."""
 
-CONTENDED = 1.01
-"""A window counts for fairness if the tenants wanted so many times what was served, or more."""
+SOME = 1e-6
+"""Seconds of work that are more than an error of rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ class Summary:
     """Seconds of work, as it takes alone, by each second that a worker of speed 1 was busy."""
     tenants: Mapping[str, Tenant]
     fairness: float
-    """Jain's index over tenants of what each received against its max-min share; 1: all alike."""
+    """Jain's index over tenants, within each priority, of the work done for those that wanted more; 1: all alike."""
     worst_slowdown: float
     """Of the tenant that fared worst."""
 
 
 def summarise(report: Report) -> Summary:
     """The figures of a report; there is a job in it."""
-    tenants = {tenant: _tenant(report, tenant) for tenant in report.demanded}
+    tenants = {tenant: _tenant(report, tenant) for tenant in sorted({job.tenant for job in report.jobs})}
     busy = sum(sum(use.busy) * use.spec.speed for use in report.workers)
     present = [priority for priority in Priority if any(job.priority is priority for job in report.jobs)]
     return Summary(
@@ -123,36 +123,30 @@ def utilisation(report: Report) -> tuple[float, ...]:
 
 
 def fairness(report: Report) -> float:
-    """Jain's index over tenants, the mean over windows in which there was less than was wanted, by what was served."""
-    tenants = list(report.demanded)
-    demanded = {tenant: [0.0, *accumulate(report.demanded[tenant])] for tenant in tenants}
-    received = {tenant: [0.0, *accumulate(report.received[tenant])] for tenant in tenants}
-    total, weighted = 0.0, 0.0
+    """Jain's index over tenants, priority by priority, of the work done for those that had some left in each window.
+
+    The mean over all windows in which two or more had; they count by what was done in them.
+    """
+    windows = [had for priority in Priority for had in _short(report, priority) if len(had) > 1 and any(had)]
+    amounts = [sum(had) for had in windows]
+    weighted = sum(amount * jain(had) for amount, had in zip(amounts, windows, strict=True))
+    return weighted / sum(amounts) if amounts else 1.0
+
+
+def _short(report: Report, priority: Priority) -> Iterator[list[float]]:
+    """By window: what was done for each tenant whose jobs from before it were not all done in it."""
+    accounts = [account for account in report.demanded if account[0] is priority]
+    demanded = [[0.0, *accumulate(report.demanded[account])] for account in accounts]
+    received = [[0.0, *accumulate(report.received[account])] for account in accounts]
     for index in range(len(report.waiting)):
-        wanted = [max(0.0, demanded[tenant][index + 1] - received[tenant][index]) for tenant in tenants]
-        got = [report.received[tenant][index] for tenant in tenants]
-        served = sum(got)
-        if served and sum(wanted) >= CONTENDED * served:
-            pairs = zip(got, max_min(served, wanted), strict=True)
-            weighted += served * jain([have / share for have, share in pairs if share > 0])
-            total += served
-    return weighted / total if total else 1.0
+        pairs = zip(demanded, received, strict=True)
+        yield [done[index + 1] - done[index] for asked, done in pairs if asked[index] - done[index + 1] > SOME]
 
 
 def jain(values: Sequence[float]) -> float:
     """(sum x)^2 / (n sum x^2): 1 where all are alike, 1 / n where one has all (Jain et al. 1984)."""
     squares = sum(value * value for value in values)
     return sum(values) ** 2 / (len(values) * squares) if squares else 1.0
-
-
-def max_min(total: float, wanted: Sequence[float]) -> list[float]:
-    """Deal `total` out, in `wanted`'s order: nobody gets more than it wanted."""
-    shares, left = [0.0] * len(wanted), total
-    ordered = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    for place, index in enumerate(ordered):
-        shares[index] = min(wanted[index], left / (len(ordered) - place))
-        left -= shares[index]
-    return shares
 
 
 def _tenant(report: Report, tenant: str) -> Tenant:
