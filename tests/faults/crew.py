@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import multiprocessing
-import os
-import signal
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -67,24 +64,14 @@ class Crew:
         process.kill()
         process.join()
 
-    def terminate(self, name: str) -> None:
+    def terminate(self, name: str) -> ForkServerProcess:
         """SIGTERM."""
         self._processes[name].terminate()
+        return self._processes[name]
 
     def release(self, name: str) -> None:
         """What a supervisor does when its worker is dead."""
         release(self._redis, name)
-
-    @contextmanager
-    def stopped(self, name: str) -> Iterator[None]:
-        """SIGSTOP within the block."""
-        pid = self._processes[name].pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
         """Kill all that still runs."""
