@@ -15,6 +15,8 @@ from workers.tidying import OWNER
 
 EVENTS_SECONDS = 60
 """A deleted job's events, for readers who are at their end."""
+ATTEMPT_SECONDS = 3600
+"""Its last attempt, for a worker that does not know yet."""
 
 
 def check_nothing_left(database: redis.Redis, store: Store, ever: set[str]) -> None:
@@ -38,7 +40,8 @@ def check_nothing_left(database: redis.Redis, store: Store, ever: set[str]) -> N
 def _is_stray(database: redis.Redis, key: str, gone: set[str]) -> bool:
     """Whether a key tells of a job that is gone, by its name or by what is in it."""
     if any(job_id in key for job_id in gone):
-        return not (key.endswith(":events") and 0 <= database.ttl(key) <= EVENTS_SECONDS)
+        kept = {":events": EVENTS_SECONDS, ":attempt": ATTEMPT_SECONDS}
+        return not any(key.endswith(tail) and 0 <= database.ttl(key) <= most for tail, most in kept.items())
     return any(job_id in member for member in _members(database, key) for job_id in gone)
 
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import redis
 
+from tests.integration.following import SERVED
 from tests.integration.interleaving import Crew, Gate, Others
 from tests.integration.leftovers import check_nothing_left
 from tests.twins import spec
 from workers.contracts import keys
-from workers.contracts.job import StoredObject
+from workers.contracts.job import JobStatus, Stage, StoredObject
 from workers.queue.client import JobQueue
+from workers.queue.ledger import Frame, Ledger, Verdict
 from workers.storage import DirectoryStore
 
 OPERATIONS = 28
@@ -49,6 +51,23 @@ def test_no_file_and_no_key_is_left_over(runs: int, redis_url: str, database: re
     print(f"\n{runs} interleavings: {dict(ends)}; every act took place in {acted}")
     assert min(ends[end] for end in ("completed", "cancelled", "gone")) >= runs // 20
     assert acted > runs // 2
+
+
+@pytest.mark.anyio
+async def test_a_new_job_is_not_that_of_the_deleted_ones_worker(queue: JobQueue, database: redis.Redis) -> None:
+    """The same id, deleted and queued again before the worker that had it knows."""
+    before, after = (Ledger(database, name, lease_seconds=60, keep_seconds=600) for name in ("before", "after"))
+    claims = []
+    for ledger in (before, after):
+        await queue.submit(spec(frames=2), job_id="mine", body_digest="d", max_queued=9)
+        claims.append(ledger.claim(SERVED))
+        if ledger is before:
+            await queue.delete("mine")
+    first, second = (claim.job for claim in claims if claim is not None)
+    frame = StoredObject(path="f", sha256="0" * 64, bytes=1, media_type="x/y")
+    assert before.publish(first, frames=[Frame(Stage.COARSE, 0, frame)]) is Verdict.LOST
+    assert before.finish(first, status=JobStatus.COMPLETED) is Verdict.LOST
+    assert after.finish(second, status=JobStatus.COMPLETED) == await queue.get("mine")
 
 
 async def submit(redis_url: str, store: DirectoryStore, job_id: str, dice: random.Random) -> None:

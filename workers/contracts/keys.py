@@ -6,6 +6,7 @@
 | gridit:job:<id>:events | stream | explicit ids "<seq>-0" |
 | gridit:job:<id>:frames | hash | "<stage>:<index>" -> `StoredObject` JSON, published frames |
 | gridit:job:<id>:units | hash | unit key -> `UnitRecord` JSON: persisted results; gone with the job's end |
+| gridit:job:<id>:attempt | string with TTL | the last attempt of a deleted job: one of the same id goes on from there |
 | gridit:jobs | zset | job id by created_at |
 | gridit:line:<priority>:<model> | zset | waiting job's id by its place in line (workers/queue/line.py) |
 | gridit:line:<priority>:<model>@<hash> | zset | the same for jobs that were begun: they need the very bundle |

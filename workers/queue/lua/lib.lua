@@ -251,6 +251,8 @@ local function purge(id)
     end
   end
   if field(id, 'stored_bytes') then hold(id, 0) end
+  local attempt = tonumber(field(id, 'attempt') or 0)
+  if attempt > 0 then redis.call('SET', job_key(id) .. ':attempt', attempt, 'EX', 3600) end
   redis.call('DEL', rq_key(id), 'rq:results:' .. id)
   redis.call('DEL', job_key(id), job_key(id) .. ':frames', job_key(id) .. ':units')
   redis.call('EXPIRE', job_key(id) .. ':events', 60)

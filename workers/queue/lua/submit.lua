@@ -38,6 +38,9 @@ redis.call('DEL', job_key(id) .. ':events') -- of a deleted job that had this id
 redis.call('HSET', job_key(id), unpack(ARGV, 11, 10 + n))
 redis.call('HSET', job_key(id), 'created_at', stamp(now), 'body_digest', cjson.encode(digest))
 hold(id, reference_bytes(id))
+-- A deleted job had this id, and its worker may not know yet: attempts go on, so that its writes are not taken for ours.
+local before = redis.call('GETDEL', job_key(id) .. ':attempt')
+if before then redis.call('HSET', job_key(id), 'attempt', before) end
 redis.call('ZADD', 'gridit:jobs', now, id)
 redis.call('HSET', rq_key(id), unpack(ARGV, 11 + n))
 redis.call('SADD', 'rq:queues', own)
