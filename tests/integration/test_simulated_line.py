@@ -9,12 +9,12 @@ import pytest
 import redis
 
 from tests.twins import spec
-from workers import worker
+from workers import device, worker
 from workers.contracts.catalogue import WorkerState
 from workers.contracts.job import Numerics, Priority
 from workers.queue.client import JobQueue
 from workers.queue.ledger import Ledger
-from workers.simulate import simulation
+from workers.simulate import host, simulation
 from workers.simulate.arrivals import Arrival
 from workers.simulate.line import FairLine
 from workers.simulate.policies import Ours
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.anyio
 
 MODELS = ("a", "b")
 HALF_AN_HOUR = 1800.0
+PACES = (0.01, 0.011, 0.02, 0.05)
 
 
 @dataclass
@@ -66,7 +67,7 @@ def crew(database: redis.Redis, dice: random.Random) -> list[Asking]:
     """Workers of different pace, room and models."""
     askers = []
     for index in range(dice.randint(1, 4)):
-        pace = dice.choice([None, 0.01, 0.011, 0.02, 0.05])
+        pace = dice.choice([None, *PACES])
         models = dice.choice([MODELS, MODELS[:1], MODELS])
         hand = Hand(f"w{index}", models, slots=dice.choice([1, 3, 20]), held=0, row_seconds=pace)
         askers.append(Asking(alive(database, hand), hand))
@@ -92,6 +93,9 @@ async def test_who_asks_gets_the_same_job_here_and_there(queue: JobQueue, databa
             line.submit(await submit(queue, database, dice))
             continue
         asker = dice.choice(askers)
+        if dice.random() < 0.1:  # it has run something since
+            asker.hand = replace(asker.hand, row_seconds=dice.choice(PACES))
+            alive(database, asker.hand)
         first = line.first(asker.hand.models)
         others = [other.hand for other in askers if other is not asker]
         if first is not None and Ours().leaves(first, asker.hand, others, waited=0.0):
@@ -105,5 +109,6 @@ async def test_who_asks_gets_the_same_job_here_and_there(queue: JobQueue, databa
     assert refusals > 5 or len(askers) == 1
 
 
-def test_simulated_workers_look_as_often_as_real_ones() -> None:
+def test_simulated_workers_look_as_often_and_judge_their_pace_as_real_ones() -> None:
     assert simulation.POLL_SECONDS == worker.POLL_SECONDS
+    assert host.ROW_SHARE == device.SHARE

@@ -29,8 +29,9 @@ class _Running:
     shape: UnitShape
     entry: Waiting
     ask: int = 0
-    """Which of the unit's askings, and how many of its times are done."""
+    """Which of the unit's askings it is at."""
     times: int = 0
+    """How often that was answered."""
 
 
 @dataclass(slots=True)
@@ -122,7 +123,7 @@ class Host:
             run.ask, run.times = run.ask + 1, 0
         if run.ask == len(run.shape.asks):
             yield self._finish(job, run.shape)
-        elif part.first or not run.times:
+        elif part.first or not run.times:  # else the same rows wait once more
             self._show(run, first=0)
 
     def _finish(self, job: _InHand, unit: UnitShape) -> Finished:

@@ -25,7 +25,7 @@ class Hand:
     held: int
     """Jobs in hand."""
     row_seconds: float | None
-    """What a row of a batch has lately taken; None: nothing has run yet."""
+    """What a row of a batch has lately taken; None: nothing has run yet, and others take it for as fast as they are."""
 
 
 def better_elsewhere(model: str, mine: Hand, others: Sequence[Hand], *, waited: float) -> bool:
@@ -42,6 +42,7 @@ def better_elsewhere(model: str, mine: Hand, others: Sequence[Hand], *, waited: 
 def _better(other: Hand, mine: Hand) -> bool:
     if mine.row_seconds is None:
         return True
-    if other.row_seconds is None or (mine.held == 0 and other.held >= other.slots):
+    if mine.held == 0 and other.held >= other.slots:
         return False
-    return (other.held + 1) * other.row_seconds < MARGIN * (mine.held + 1) * mine.row_seconds
+    theirs = mine.row_seconds if other.row_seconds is None else other.row_seconds
+    return (other.held + 1) * theirs < MARGIN * (mine.held + 1) * mine.row_seconds

@@ -13,6 +13,7 @@ local function in_hand(name) return redis.call('SCARD', 'rq:worker:' .. name .. 
 
 -- Whether another worker would be done with a job sooner, so that this one leaves it in line. One with nothing in hand
 -- waits only for a worker that has room, and not for long; one that does not know its own pace yet takes a single job.
+-- Simulated by workers/simulate/sharing.py.
 local function better_elsewhere(id, model)
   local mine, begun = in_hand(worker), field(id, 'numerics')
   local idle = mine == 0
