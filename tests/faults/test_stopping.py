@@ -40,6 +40,8 @@ def test_what_is_not_done_in_time_goes_on_elsewhere_and_costs_no_attempt(
     job_ids = crew.submit(*(tiny_spec(tiny, seed=seed, frames=96, steps=16) for seed in range(4)))
     crew.await_in_hand(job_ids)
     assert wait_for(lambda: all(crew.books.job(job_id).refined_done for job_id in job_ids), seconds=60)
+    job_ids += crew.submit(tiny_spec(tiny, seed=4, steps=50))  # which has nothing to show yet
+    crew.await_in_hand(job_ids)
     took = stopped(crew, "old")
     for job_id in job_ids:
         job = crew.books.job(job_id)
