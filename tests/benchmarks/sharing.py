@@ -12,7 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -40,15 +40,37 @@ MEASURED = 5
 """Runs of each bucket in a round."""
 
 
-class Timed(TorchEngine):
-    """Adds up the time of its runs; stays open, so that one engine serves every round."""
+CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+"""The second is the device thread's own time: what a busy machine gives to others is not in it."""
 
-    busy = 0.0
+
+@dataclass
+class Meter:
+    """What both engines' runs take, since the first of them."""
+
+    clock: Callable[[], float]
+    began: float | None = None
+    ended: float = 0.0
+    busy: float = 0.0
+
+    @property
+    def so_far(self) -> float:
+        """From the beginning of the first run to the end of the last."""
+        return 0.0 if self.began is None else self.ended - self.began
+
+
+class Timed(TorchEngine):
+    """Tells a meter of its runs; stays open, so that one engine serves every round."""
+
+    meter = Meter(time.perf_counter)
 
     def run(self, batch: Rows) -> torch.Tensor:
-        began = time.perf_counter()
+        began = self.meter.clock()
         out = super().run(batch)
-        self.busy += time.perf_counter() - began
+        self.meter.ended = self.meter.clock()
+        self.meter.busy += self.meter.ended - began
+        if self.meter.began is None:
+            self.meter.began = began
         return out
 
     def blank(self, rows: int) -> Rows:
@@ -70,7 +92,7 @@ class Round:
 
     total: float
     first: float
-    """Median over the jobs: to the first refined frames, from the submission of all."""
+    """Median over the jobs: to the first refined frames, from the beginning of all."""
     idle: float
     """Of the device thread, with work and no engine run in progress."""
     ticks: tuple[TickRan, ...]
@@ -119,33 +141,39 @@ def through(runner: Runner, asked: Sequence[Task], *, slots: int) -> Iterator[Ou
     device.join()
 
 
-def timed(runner: Runner, engines: Engines, asked: Sequence[Task], *, slots: int) -> Round:
+def timed(runner: Runner, engines: Engines, asked: Sequence[Task], *, slots: int, clock: str = "wall") -> Round:
     """How long they take on a runner whose engines these are."""
+    meter = metered(engines, clock)
     firsts: dict[str, float] = {}
     ticks: list[TickRan] = []
-    busy, began = sum(engine.busy for engine in engines.values()), time.perf_counter()
     for fact in through(runner, asked, slots=slots):
         match fact:
             case TickRan():
                 ticks.append(fact)
             case UnitFinished(job_id, unit=unit) if unit.stage is Stage.REFINE:
-                firsts.setdefault(job_id, time.perf_counter() - began)
+                firsts.setdefault(job_id, meter.so_far)
             case TaskFailed(error=error):
                 raise error
-    total = time.perf_counter() - began
-    idle = total - (sum(engine.busy for engine in engines.values()) - busy)
-    return Round(total, statistics.median(firsts.values()), idle, tuple(ticks))
+    return Round(meter.so_far, statistics.median(firsts.values()), meter.so_far - meter.busy, tuple(ticks))
 
 
-def runs(engines: Engines) -> Iterator[tuple[str, int, float]]:
+def metered(engines: Engines, clock: str) -> Meter:
+    """A new meter on these engines."""
+    meter = Meter(CLOCKS[clock])
+    for engine in engines.values():
+        engine.meter = meter
+    return meter
+
+
+def runs(engines: Engines, *, clock: str) -> Iterator[tuple[str, int, float]]:
     """Net, bucket and seconds of single runs of the engines by themselves."""
     for stage, engine in engines.items():
         for rows in BUCKETS:
             batch = engine.blank(rows)
             for _ in range(MEASURED):
-                began = time.perf_counter()
+                meter = metered(engines, clock)
                 engine.run(batch)
-                yield stage.value, rows, time.perf_counter() - began
+                yield stage.value, rows, meter.busy
 
 
 def engine_gain(one_by_one: Sequence[TickRan], seconds: Seconds) -> float:
@@ -162,7 +190,8 @@ def _row_seconds(net: str, rows: int, seconds: Seconds) -> float:
 def main() -> None:
     """Measure, and print the tables."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: the device thread's, with one thread")
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--frames", type=int, default=48)
     given = options.parse_args()
@@ -171,15 +200,15 @@ def main() -> None:
         bundle = made(Path(place) / "wide")
         engines = {stage: on_cpu(Timed, bundle, stage) for stage in Stage}
         runner = runner_for(bundle, engines, largest=BUCKETS[-1])
-        asked = jobs(JOBS, num_frames=given.frames, num_inference_steps=25, refine_steps=2, guidance_scale=1.0)
+        asked = jobs(JOBS, num_frames=given.frames, num_inference_steps=20, refine_steps=2, guidance_scale=1.0)
         timed(runner, engines, asked[:2], slots=2)  # allocations, modulation rows
         alone, together = [], []
         taken: dict[tuple[str, int], list[float]] = {}
         for _ in range(given.rounds):
-            for net, rows, seconds in runs(engines):
+            for net, rows, seconds in runs(engines, clock=given.clock):
                 taken.setdefault((net, rows), []).append(seconds)
-            alone.append(timed(runner, engines, asked, slots=1))
-            together.append(timed(runner, engines, asked, slots=JOBS))
+            alone.append(timed(runner, engines, asked, slots=1, clock=given.clock))
+            together.append(timed(runner, engines, asked, slots=JOBS, clock=given.clock))
         costs = {key: statistics.median(values) for key, values in taken.items()}
         Console().print(_of_engines(costs), _of_jobs(alone, together, costs))
 
