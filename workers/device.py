@@ -15,6 +15,7 @@ from enum import StrEnum
 from queue import Empty, Queue, SimpleQueue
 
 from workers.contracts.catalogue import CatalogueEntry
+from workers.contracts.errors import GriditError
 from workers.tasks import Engine, Fact, Task, TaskFailed, TaskFinished, TickRan
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,8 @@ class Device(threading.Thread):
         except BaseException as error:  # whatever it was, the worker must know
             self.error = error
             self.phase = Phase.FAILED
-            log.critical("device failed", exc_info=error, extra={"action": "device_failed"})
+            unknown = None if isinstance(error, GriditError) else error  # ours are told by whoever ran the worker
+            log.critical("device failed", exc_info=unknown, extra={"action": "device_failed", "error": str(error)})
 
     def _work(self, engine: Engine) -> None:
         self._busy = False

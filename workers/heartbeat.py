@@ -122,7 +122,7 @@ class Heartbeat(threading.Thread):
     def _watch(self, *, moves: bool) -> None:
         first = self._still.since is None
         still = self._still.note(time.monotonic(), moves=moves)
-        if not moves and first:
+        if not moves and first and self._device.phase is not Phase.FAILED:  # which was told already
             log.error("no heartbeat: the device is stuck", extra={"action": "stuck"})
         if still > self._patience:
             self._mailbox.put(Hung())
