@@ -58,6 +58,8 @@ class GriditWorker(BaseWorker):
     def leave(self) -> None:
         """Unregister and stop listening."""
         self.register_death()  # type: ignore[no-untyped-call]
+        if self.pubsub_thread is not None:
+            self.pubsub_thread.stop()  # before the answer to unsubscribing wakes it, else it waits for another second
         self.unsubscribe()  # type: ignore[no-untyped-call]
 
     def subscribe(self) -> None:
