@@ -7,6 +7,7 @@ the store and in Redis; this is only what the publisher needs to know of it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -28,6 +29,8 @@ class Holding:
     """When this worker last published one."""
     leaving: Why | None = None
     """Why it was taken off the device; what comes of it follows in the publisher's order."""
+    since: float = field(default_factory=time.monotonic)
+    """When it was claimed."""
     encoding: bool = False
     """Every frame is published; nothing stops it any more."""
 

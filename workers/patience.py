@@ -1,7 +1,8 @@
 """How long a worker's jobs wait together for a store that is full or does not answer.
 
-Pure: the clock is an argument. The episode begins with a write that failed and ends with one that went through, or
-when nobody has tried for a while. One clock for all jobs: else the last of many would wait many times as long.
+Pure: the clock is an argument. An episode begins with a write that failed and ends with one that went through, or when
+nobody has tried for a while. One clock for all jobs in hand, else the last of many would wait many times as long; but
+one that was claimed meanwhile has all of it before itself.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 
 from workers.contracts.errors import StorageFull, StoreError, StoreUnavailable
 
-FORGET_SECONDS = 10.0
-"""A failure so long ago says nothing of now; far longer than the pause between two tries."""
+RECENT_SECONDS = 10.0
+"""So soon after a failure it is no time to take more jobs in hand."""
+EPISODE_SECONDS = 180.0
+"""Longer than one try may take, with all its time limits: failures so near each other are of one episode."""
 
 
 @dataclass(slots=True)
@@ -25,7 +28,7 @@ class Patience:
 
     def failed(self, now: float) -> None:
         """A write has failed."""
-        if not self.is_tried(now):
+        if now - self.last >= EPISODE_SECONDS:
             self.since = now
         self.last = now
 
@@ -34,8 +37,8 @@ class Patience:
         self.last = float("-inf")
 
     def is_tried(self, now: float) -> bool:
-        """Whether the store could not be written to a moment ago: no time to take more jobs in hand."""
-        return now - self.last < FORGET_SECONDS
+        """Whether the store could not be written to a moment ago."""
+        return now - self.last < RECENT_SECONDS
 
     def given_up(self, error: StorageFull | StoreUnavailable) -> StoreError:
         """The reason for which a job fails: for its owner, who need not know where files lie."""
@@ -44,6 +47,6 @@ class Patience:
             return StorageFull(f"the store had no room for {limit}; delete finished jobs, or give the store more room")
         return StoreUnavailable(f"the store did not answer for {limit}")
 
-    def is_over(self, now: float) -> bool:
-        """Whether this episode has lasted too long."""
-        return self.is_tried(now) and now - self.since >= self.seconds
+    def is_over(self, now: float, *, held_since: float) -> bool:
+        """Whether a job that has been in hand for so long has waited long enough; asked after its write has failed."""
+        return now - max(self.since, held_since) >= self.seconds

@@ -166,7 +166,7 @@ class Publisher(threading.Thread):
                 if not self._patience.is_tried(time.monotonic()):
                     log.warning("the store has no room", extra={"action": "store_wait", "error": error.message})
                 self._patience.failed(time.monotonic())
-                if self._patience.is_over(time.monotonic()):
+                if self._patience.is_over(time.monotonic(), held_since=holding.since):
                     raise self._patience.given_up(error) from error
             else:
                 self._patience.relieved()

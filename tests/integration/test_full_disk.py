@@ -13,6 +13,10 @@ import pytest
 
 from tests.integration.conftest import Server, Workers
 from tests.integration.following import check_whole, ended, submit, until
+from tests.integration.service_fixtures import png, running_service
+from tests.integration.test_api import assert_problem
+from tests.integration.test_references import data_url
+from tests.integration.test_storage_full import assert_full
 from tests.twins import spec
 from workers.contracts.errors import GriditError
 from workers.contracts.job import JobStatus
@@ -139,6 +143,28 @@ async def test_who_waits_too_long_fails_and_the_next_one_is_served(
     after = await submit(queue, spec(frames=4))
     await ended(queue, after)
     await check_whole(queue, workers.data_dir, after)
+
+
+def test_the_service_refuses_new_jobs_and_deletes_old_ones(redis_url: str, disk: Disk) -> None:
+    reference = {"prompt": "sky", "num_frames": 4, "input_reference": data_url(png(16, 3))}
+    with running_service(redis_url, disk.root, store_free_bytes=64 * PAGE) as api:
+        api.reset()
+        made = api.create()["id"]
+        hand = api.hand()
+        hand.complete(hand.claim(), video=b"0" * 128 * PAGE)
+        disk.fill(leave=63)
+        assert_full(api.http.post("/v1/videos", json={"prompt": "sky"}))
+        assert len(api.http.get(f"/v1/videos/{made}/content").content) == 128 * PAGE
+        assert api.http.delete(f"/v1/videos/{made}").status_code == 200
+        assert api.create()["status"] == "queued"
+    with running_service(redis_url, disk.root, store_free_bytes=0) as api:  # as when it fills up just then
+        disk.fill()
+        before = api.traces
+        refused = assert_problem(api.http.post("/v1/videos", json=reference), 503, "storage_full")
+        assert str(disk.root) not in refused["detail"]
+        assert api.traces == before
+        assert not list((disk.root / "store").rglob("*.npy"))
+        assert not disk.asides()
 
 
 async def test_the_queues_own_disk_may_fill_up_as_well(workers: Workers, disk: Disk) -> None:

@@ -14,7 +14,7 @@ from service.pump import TURN_SECONDS
 from tests.integration.service_fixtures import Api, png, running_service, wait_for
 from tests.integration.test_api import assert_problem
 from tests.integration.test_references import data_url
-from workers.patience import FORGET_SECONDS, Patience
+from workers.patience import EPISODE_SECONDS, RECENT_SECONDS, Patience
 from workers.queue.batches import PUMP
 
 NEVER = 1 << 60
@@ -93,16 +93,22 @@ def test_a_batch_waits_for_room(redis_url: str, tmp_path: Path) -> None:
         wait_for(lambda: api.get(f"/v1/batches/{batch['id']}")["status"] == "completed")
 
 
-def test_patience_is_one_clock_for_all_and_begins_anew() -> None:
-    patience = Patience(seconds=60.0)
+def test_patience_is_one_clock_for_all_in_hand_and_begins_anew() -> None:
+    patience = Patience(seconds=200.0)
     assert not patience.is_tried(0.0)
-    for now in range(0, 60, 5):
-        patience.failed(float(now))
-        assert (patience.is_tried(now), patience.is_over(now)) == (True, False)
-    patience.failed(60.0)
-    assert patience.is_over(60.0)
-    assert not patience.is_tried(60.0 + FORGET_SECONDS)
-    patience.failed(100.0)
-    assert not patience.is_over(100.0)
+    for now in range(1000, 1200, 40):  # tries that hang for 40 s each
+        patience.failed(now)
+        assert patience.is_tried(now)
+        assert not patience.is_over(now, held_since=0.0)
+    patience.failed(1200.0)
+    assert patience.is_over(1200.0, held_since=0.0)
+    assert not patience.is_over(1200.0, held_since=1001.0), "claimed since the first failure"
+    assert patience.is_over(1200.0, held_since=1000.0)
+    assert not patience.is_tried(1200.0 + RECENT_SECONDS)
     patience.relieved()
-    assert not patience.is_tried(100.0)
+    assert not patience.is_tried(1200.0)
+    patience.failed(1201.0)
+    assert not patience.is_over(1201.0, held_since=0.0)
+    patience.failed(1201.0 + EPISODE_SECONDS)
+    patience.failed(1500.0)
+    assert not patience.is_over(1500.0, held_since=0.0), "nobody had tried for a while"
