@@ -18,6 +18,8 @@ _DEVICE = (
     "cuda error",
     "cudaerror",
     "cuda failure",
+    "cuda runtime",
+    "cuda driver",
     "device-side assert",
     "illegal memory access",
     "status_execution_failed",

@@ -21,11 +21,14 @@ from models.noise import NoiseSource, ahead, philox
 from models.plan import REFERENCE, Request, Unit, UnitKind, first_needed, plan
 from models.spec import Mode, Spacing, Stage
 from models.units import Evaluate, UnitRun
+from models.units.asking import Reuse
 from workers.contracts import job as contract
 from workers.contracts.errors import BundleUnavailable, ReferenceLost
-from workers.scheduler import Company, Net, Slice, Waiting
+from workers.scheduler import Company, Depth, Net, Slice, Waiting
 from workers.tasks import RunAlone, Task
 
+REFINED_AT_ONCE = 64
+"""Frames of one job whose refinement is begun: two of the largest buckets that engines have."""
 COMPANY = {RunAlone.NO: Company.ANY, RunAlone.UNTIL_UNIT: Company.NOBODY}
 
 
@@ -90,10 +93,14 @@ class JobInHand:
         return now >= self._late_at
 
     def start_ready(self) -> None:
-        """Start every unit whose requirements are kept."""
-        ready = [unit for unit in self.todo if all(key in self.results for key in unit.requires)]
-        self.todo = [unit for unit in self.todo if unit not in ready]
-        for unit in ready:
+        """Start every unit whose requirements are kept; of refinement, which fills the device's memory, the next."""
+        rows = sum(len(run.unit.frames) for run in self.running.values() if run.unit.kind is UnitKind.REFINE)
+        for unit in [unit for unit in self.todo if all(key in self.results for key in unit.requires)]:
+            if unit.kind is UnitKind.REFINE:
+                if rows >= REFINED_AT_ONCE:
+                    continue
+                rows += len(unit.frames)
+            self.todo.remove(unit)
             self._start(unit)
 
     def start_again(self, keys: Iterable[str]) -> None:
@@ -126,14 +133,15 @@ class JobInHand:
 
     def _waiting(self, key: str, run: UnitInHand) -> Waiting:
         """Most steps of a unit wait for the same: the value is made anew only where it differs."""
-        part, first, rows = run.evaluation.net, run.answered, len(run.evaluation.times)
+        asked, first, rows = run.evaluation, run.answered, len(run.evaluation.times)
+        net = Net(self.bundle.spec.name, asked.net, Depth.SHALLOW if asked.reuse is Reuse.TAKE else Depth.WHOLE)
         last = run.waiting
-        if last and (last.net.part, last.first, last.rows, last.company) == (part, first, rows, self.company):
+        if last and (last.net, last.first, last.rows, last.company) == (net, first, rows, self.company):
             return last
         run.waiting = Waiting(
             job_id=self.task.job_id,
             unit=key,
-            net=Net(self.bundle.spec.name, part),
+            net=net,
             first=first,
             rows=rows,
             submitted_at=self.task.submitted_at,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from workers.contracts.job import MAX_ATTEMPTS
 from workers.faults import Blame, Fault, free_cached_memory
 from workers.inhand import JobInHand, UnitInHand
 from workers.offering import engines_of, entry_of, info_of
-from workers.scheduler import Net, Past, Slice, Tick, choose
+from workers.scheduler import Depth, Net, Past, Slice, Tick, choose
 from workers.stopwatch import stopwatch
 from workers.tasks import BatchFailed, Fact, Remedy, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
 
@@ -48,7 +49,7 @@ class Runner:
         `clock` is that of the tasks' `submitted_at`: ages and deadlines go by it.
         """
         self._bundles = dict(served)
-        self._nets = dict(nets)
+        self._nets = {replace(net, depth=depth): evaluator for net, evaluator in nets.items() for depth in Depth}
         self._engines = dict(engines)
         self._clock = clock
         self._buckets = {net: evaluator.buckets for net, evaluator in self._nets.items()}

@@ -18,9 +18,9 @@ from enum import StrEnum
 from models.spec import Stage
 from workers.contracts.job import Priority
 from workers.queue.line import AGING_SECONDS, OFFSETS
-from workers.shares import Costs, Net, Shares
+from workers.shares import Costs, Depth, Net, Shares
 
-__all__ = ["Closed", "Company", "Net", "Past", "Slice", "Tick", "Waiting", "choose"]
+__all__ = ["Closed", "Company", "Depth", "Net", "Past", "Slice", "Tick", "Waiting", "choose"]
 
 LEAD = 4
 """The coarse pass runs so many times as far as refinement before it waits for it."""

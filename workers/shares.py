@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from models.spec import Codec, Stage
 
@@ -27,12 +28,21 @@ FADE = 0.995
 """What the cost of every other bucket is multiplied with at a tick, so that one that looked dear is tried again."""
 
 
+class Depth(StrEnum):
+    """How much of a net is run."""
+
+    WHOLE = "whole"
+    SHALLOW = "shallow"
+    """Without the deep blocks: what they added at an earlier step is added again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Net:
-    """One net of one bundle: rows of different nets never share a batch."""
+    """One net of one bundle, to a depth: rows of different ones never share a batch."""
 
     bundle: str
     part: Stage | Codec
+    depth: Depth = Depth.WHOLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,12 @@ from models.engines.torch import TorchEngine
 from models.evaluator import Answering, Evaluator
 from models.plan import Request, UnitKind, frames_made
 from models.spec import Mode, Spacing, Stage
-from tests.driving import Oracle, assert_equal, by_itself, results, run_to_end, runner_for, spec_of, task
+from tests.driving import Oracle, assert_equal, by_itself, on_cpu, results, run_to_end, runner_for, spec_of, task
 from tests.tiny import CLASSES, tiny_bundle
 from workers.contracts import job as contract
 from workers.contracts.catalogue import EngineInfo
 from workers.contracts.errors import BundleUnavailable, NumericalError
+from workers.inhand import REFINED_AT_ONCE, JobInHand
 from workers.runner import Runner
 from workers.scheduler import Net
 from workers.tasks import Fact, RunAlone, TaskFailed, TaskFinished, TickRan, UnitFinished
@@ -153,6 +154,47 @@ def test_a_suspect_runs_alone_until_a_unit_is_done(bundle: Bundle, oracle: Oracl
     assert not results(facts, "other")
     facts.extend(run_to_end(runner))
     assert_equal(results(facts, "other"), oracle(spec_of(seed=5)))
+
+
+class Counted(TorchEngine):
+    """Counts its runs, of whatever kind."""
+
+    runs = 0
+
+    def run(self, batch: Rows) -> Tensor:
+        self.runs += 1
+        return super().run(batch)
+
+    def run_keeping(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        self.runs += 1
+        return super().run_keeping(batch)
+
+    def run_reusing(self, batch: Rows, deep: Tensor) -> Tensor:
+        self.runs += 1
+        return super().run_reusing(batch, deep)
+
+
+def test_a_tick_is_one_run_of_one_engine(bundle: Bundle) -> None:
+    engines = {stage: on_cpu(Counted, bundle, stage) for stage in Stage}
+    runner = runner_for(bundle, engines)
+    for seed, cache in enumerate((1, 2, 2, 3)):
+        runner.admit(task(f"job-{seed}", spec_of(seed=seed, cache=cache, num_inference_steps=6, refine_steps=4)))
+        runner.tick()
+    while runner.has_work:
+        before = sum(engine.runs for engine in engines.values())
+        ran = [fact for fact in runner.tick() if isinstance(fact, TickRan)]
+        assert sum(engine.runs for engine in engines.values()) - before == len(ran) <= 1
+
+
+def test_a_job_that_is_all_drawn_does_not_begin_to_refine_all_at_once(bundle: Bundle, oracle: Oracle) -> None:
+    spec = spec_of(num_frames=256)
+    grids = {key: result for key, result in oracle(spec).items() if key.startswith("coarse")}
+    job = JobInHand(
+        task("job", spec, finished=grids, done=frozenset(grids)), bundle, device=torch.device("cpu"), now=0.0
+    )
+    job.start_ready()
+    begun = [entry.frame for entry in job.waiting()]
+    assert begun == [0, *range(16, REFINED_AT_ONCE, 4)]
 
 
 class Mute(TorchEngine):
