@@ -148,7 +148,7 @@ def test_a_unit_that_starts_again_draws_the_same(bundle: Bundle, oracle: Oracle,
     engine = on_cpu(Faltering, bundle, Stage.COARSE)
     engine.every = every
     runner = runner_for(bundle, {Stage.COARSE: engine})
-    specs = {f"job-{seed}": spec_of(seed=seed, sampler="ddpm") for seed in range(jobs)}
+    specs = {f"job-{seed}": spec_of(seed=seed, sampler="ddpm", num_frames=32) for seed in range(jobs)}
     for job_id, spec in specs.items():
         runner.admit(task(job_id, spec))
     facts = run_to_end(runner)
