@@ -9,7 +9,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from functools import partial
 from typing import Any
 
@@ -44,13 +44,20 @@ def raw_tree(job_id: str) -> str:
 
 
 def keep_unit(store: Store, fact: UnitFinished, *, writers: Executor) -> UnitRecord:
-    """Write a unit's pictures and, for a grid, its raw result; `writers` in parallel, for a disk syncs many as one."""
+    """Write a unit's pictures and, for a grid, its raw result; `writers` in parallel, for a disk syncs many as one.
+
+    Whatever goes wrong, nothing is being written any more when this ends: its files may be about to be deleted.
+    """
     stage = STAGES[fact.unit.stage.value]
-    raw = writers.submit(_keep_raw, store, fact) if stage is Stage.COARSE else None
     keep = partial(_keep_frame, store, fact.job_id, stage)
-    stored = tuple(writers.map(keep, fact.unit.frames, fact.frames))
+    raw = [writers.submit(_keep_raw, store, fact)] if stage is Stage.COARSE else []
+    frames = [writers.submit(keep, index, frame) for index, frame in zip(fact.unit.frames, fact.frames, strict=True)]
+    wait([*raw, *frames])
     return UnitRecord(
-        stage=stage, start=fact.unit.frames.start, frames=stored, result=None if raw is None else raw.result()
+        stage=stage,
+        start=fact.unit.frames.start,
+        frames=tuple(future.result() for future in frames),
+        result=raw[0].result() if raw else None,
     )
 
 

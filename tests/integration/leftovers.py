@@ -25,7 +25,7 @@ def check_nothing_left(database: redis.Redis, store: Store, ever: set[str]) -> N
     assert all(Job.from_hash(_hash(database, keys.job(job_id))).status.terminal for job_id in known)
     found = cast("Iterator[str]", database.scan_iter(count=1000))
     strays = [key for key in found if _is_stray(database, key, ever - known)]
-    assert not strays
+    assert not strays, strays
     assert set(cast("list[str]", database.zrange(keys.JOBS, 0, -1))) == known
     for empty in (keys.LEASES, keys.DEADLINES, keys.LITTER, *(f"gridit:job:{job_id}:units" for job_id in known)):
         assert not database.exists(empty), empty
@@ -33,7 +33,8 @@ def check_nothing_left(database: redis.Redis, store: Store, ever: set[str]) -> N
     named = {job_id: accounts.of(job_id) for job_id in known}
     assert all(account.standing is Standing.ENDED for account in named.values())
     files = {found.path: found.bytes for found in store.files() if found.path != OWNER}
-    assert set(files) == {path for account in named.values() for path in account.named}
+    paths = {path for account in named.values() for path in account.named}
+    assert set(files) == paths, f"nobody's: {sorted(set(files) - paths)}, missing: {sorted(paths - set(files))}"
     assert accounts.stored_bytes() == sum(files.values())
 
 
