@@ -161,7 +161,9 @@ async def test_a_worker_keeps_within_the_bound(queue: JobQueue, workers: Workers
     await ended(queue, first)
     each = accounts.stored_bytes()
     workers.terminate_all()
-    workers.start("next", tick_seconds=0.0, lease_seconds=0.8, beat_seconds=0.2, store_bytes=3 * each + each // 2)
+    workers.start(
+        "next", tick_seconds=0.0, lease_seconds=0.8, beat_seconds=0.2, store_bytes=3 * each + each // 2, slots=1
+    )
     rest = [await submit(queue, spec(frames=8)) for _ in range(5)]
     await ended(queue, rest[-1])
     page = await until(lambda: queue.list_jobs(order=Order.ASC), lambda page: len(page.items) <= 3)
