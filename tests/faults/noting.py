@@ -75,7 +75,9 @@ class Notes:
     def ticks(self) -> list[Ran]:
         """Every tick, in the order of their ends."""
         lines = (line.split(" ") for line in self._lines("ticks"))
-        return [Ran(float(began), float(ended), frozenset(jobs.split(","))) for began, ended, jobs in lines]
+        return [
+            Ran(float(began), float(ended), frozenset(filter(None, jobs.split(",")))) for began, ended, jobs in lines
+        ]
 
     def loaded(self) -> list[float]:
         """When each worker had its engine (seconds since the epoch)."""
