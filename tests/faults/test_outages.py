@@ -56,7 +56,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> Report:
 def ordeal(host: Host, tiny: Bundle) -> Ordeal:
     """Four jobs in flight."""
     ordeal = Ordeal(host, tiny)
-    ordeal.submit(4, num_frames=96, num_inference_steps=16)
+    ordeal.submit(4, num_frames=96, num_inference_steps=12)
     ordeal.in_hand()
     return ordeal
 

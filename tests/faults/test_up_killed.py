@@ -20,7 +20,7 @@ from workers.contracts.job import Job, JobStatus
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
-STRIKES = 5
+STRIKES = 4
 RELEASED_SECONDS = 0.1
 """From the kill until its jobs are back in the queue."""
 FIRST_STEP_SECONDS = 1.0
