@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests.twins import spec
-from workers import device, worker
+from workers import device, inhand, worker
 from workers.contracts.catalogue import WorkerState
 from workers.contracts.job import Numerics, Priority
 from workers.queue.client import JobQueue
@@ -109,6 +109,7 @@ async def test_who_asks_gets_the_same_job_here_and_there(queue: JobQueue, databa
     assert refusals > 5 or len(askers) == 1
 
 
-def test_simulated_workers_look_as_often_and_judge_their_pace_as_real_ones() -> None:
+def test_what_simulated_workers_go_by_is_what_real_ones_go_by() -> None:
     assert simulation.POLL_SECONDS == worker.POLL_SECONDS
     assert host.ROW_SHARE == device.SHARE
+    assert host.REFINED_AT_ONCE == inhand.REFINED_AT_ONCE

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from models.plan import REFERENCE, first_needed
+from models.plan import REFERENCE, UnitKind, first_needed
 from workers.scheduler import Net, Slice, Tick, Waiting
 from workers.simulate.arrivals import Arrival
 from workers.simulate.costs import Costs
@@ -20,6 +20,9 @@ from workers.simulate.sharing import Hand
 
 ROW_SHARE = 0.1
 """Weight of the last batch in what a row has lately taken, as on a real device."""
+
+REFINED_AT_ONCE = 64
+"""Frames of one job whose refinement is begun, as by the runner."""
 
 
 @dataclass(slots=True)
@@ -135,10 +138,13 @@ class Host:
         return Finished(job.arrival, unit, last=not job.running)
 
     def _start_ready(self, job: _InHand) -> None:
-        """Start every unit whose requirements are done; the user's own frames are there from the beginning."""
+        """Start every unit whose requirements are done (the user's own frames are); of refinement, the next frames."""
         here = job.done | {REFERENCE}
-        ready = [shape for shape in job.todo if here.issuperset(shape.unit.requires)]
-        for shape in ready:
+        rows = sum(_refined(run.shape) for run in job.running.values())
+        for shape in [shape for shape in job.todo if here.issuperset(shape.unit.requires)]:
+            if _refined(shape) and rows >= REFINED_AT_ONCE:
+                continue
+            rows += _refined(shape)
             job.todo.remove(shape)
             job.running[shape.unit.key] = _Running(shape, self._entry(job, shape))
         self._waiting = None
@@ -165,3 +171,8 @@ class Host:
         net = Net(run.entry.net.bundle, ask.part)
         run.entry = replace(run.entry, net=net, first=first, rows=ask.rows)
         self._waiting = None
+
+
+def _refined(shape: UnitShape) -> int:
+    """Frames that a unit refines."""
+    return len(shape.unit.frames) if shape.unit.kind is UnitKind.REFINE else 0
