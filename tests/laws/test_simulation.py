@@ -144,7 +144,7 @@ def test_one_plain_worker_waits_as_theory_says(load: float) -> None:
 @policies
 def test_more_workers_make_nobody_wait_much_longer(policy: Policy) -> None:
     table = costs_of()
-    arrivals = some_arrivals([table], count=200, seconds=60, seed=5)
+    arrivals = some_arrivals([table], count=150, seconds=45, seed=5)
     reports = [simulate(alike(count, models=("tiny",)), arrivals, policy, by_model(table)) for count in (1, 2, 4, 8)]
     for few, more in pairwise(reports):
         for key in ("first_coarse", "first_refined", "completion"):

@@ -112,12 +112,12 @@ def test_a_bad_line_is_told_by_number_and_field(line: str, said: str, tmp_path: 
 @pytest.mark.parametrize("load_", [0.3, 1.2])
 def test_a_drawn_day_has_the_load_asked_for(load_: float) -> None:
     table = costs_of()
-    day = traffic.day(table, capacity=0.5, load=load_, hours=6, seed=1)
+    day = traffic.day(table, capacity=0.5, load=load_, hours=3, seed=1)
     shapes = Shapes(by_model(table))
     needed = sum(shapes.of(arrival.job).seconds for arrival in day)
-    assert needed == pytest.approx(load_ * 0.5 * 6 * 3600, rel=0.02)
+    assert needed == pytest.approx(load_ * 0.5 * 3 * 3600, rel=0.02)
     assert [arrival.at for arrival in day] == sorted(arrival.at for arrival in day)
-    assert day == traffic.day(table, capacity=0.5, load=load_, hours=6, seed=1)
+    assert day == traffic.day(table, capacity=0.5, load=load_, hours=3, seed=1)
 
 
 def test_a_drawn_day_follows_its_mix() -> None:
