@@ -24,8 +24,11 @@ NEW_SHARE = 0.2
 """Weight of the last tick in the measured cost of its bucket."""
 RISE = 1.1
 """A tick counts for at most so many times the cost known before: a machine's hiccup is not a bucket's cost."""
-FADE = 0.995
-"""What the cost of every other bucket is multiplied with at a tick, so that one that looked dear is tried again."""
+FADE = 0.9998
+"""What the cost of every other bucket is multiplied with at a tick, so that one that looked dear is tried again.
+
+Faster, and dear buckets are tried all day: simulated, 0.995 costs a tenth of the work on nets that gain by no batch.
+"""
 
 
 class Depth(StrEnum):
