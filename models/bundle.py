@@ -24,6 +24,7 @@ from torch import Tensor
 
 from models.nn import autoencoder as autoencoders
 from models.nn.dit import DiT
+from models.nn.unmade import unmade
 from models.spec import AutoencoderSpec, BundleSpec, Codec, NetSpec, Stage
 
 FILE = "bundle.json"
@@ -68,7 +69,7 @@ class Bundle:
 
     def net(self, stage: Stage) -> DiT:
         """A new copy of a net, float32, in evaluation mode, on the CPU."""
-        with torch.device("meta"):
+        with unmade():
             net = DiT(self.spec.nets[stage])
         net.load_state_dict({key: tensor.float() for key, tensor in self.state_dict(stage).items()}, assign=True)
         return net.eval().requires_grad_(False)
@@ -226,7 +227,7 @@ def _stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 def _expected_shapes(net: NetSpec | AutoencoderSpec) -> dict[str, tuple[int, ...]]:
     if isinstance(net, AutoencoderSpec):
         return autoencoders.shapes(net.config)
-    with torch.device("meta"):
+    with unmade():
         return {key: tuple(tensor.shape) for key, tensor in DiT(net).state_dict().items()}
 
 

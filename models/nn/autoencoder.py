@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from models.nn.unmade import unmade
 from models.spec import Codec
 
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -89,7 +89,7 @@ def _build(config: Mapping[str, object]) -> Any:
         from diffusers import AutoencoderKL
     except ImportError as error:
         raise DiffusersMissing from error
-    with torch.device("meta"):
+    with unmade():
         return AutoencoderKL.from_config(dict(config))
 
 

@@ -248,9 +248,13 @@ def unpatchify(patches: Tensor, *, patch: int, channels: int) -> Tensor:
 
 
 def sincos_2d(width: int, side: int) -> Tensor:
-    """DiT's positional table (side*side, width): column half first, then row; each half [sin | cos]."""
-    omega = MAX_PERIOD ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    angles = torch.arange(side, dtype=torch.float64)[:, None] * omega  # (side, D/4)
+    """DiT's positional table (side*side, width) on the CPU: column half first, then row; each half [sin | cos].
+
+    Also for a net that is built without memory: there a range alone would load torch's compiler, which takes a second.
+    """
+    cpu = torch.device("cpu")
+    omega = MAX_PERIOD ** -(torch.arange(width // 4, dtype=torch.float64, device=cpu) / (width / 4))
+    angles = torch.arange(side, dtype=torch.float64, device=cpu)[:, None] * omega  # (side, D/4)
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, D/2)
     columns = axis[None, :, :].expand(side, side, -1)
     rows = axis[:, None, :].expand(side, side, -1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from models.bundle import Bundle, BundleError
 from models.nn.dit import DiT
 from models.spec import Stage
 from tests.tiny import awake, tiny_net, tiny_spec
+from workers.contracts.settings import SHIPPED_BUNDLE
 
 COARSE = "coarse.safetensors"
 
@@ -147,3 +150,13 @@ def test_every_bad_tensor_is_named_at_once(written: Bundle) -> None:
         bundles.load(written.path)
     named = {problem.where for problem in caught.value.problems}
     assert named == {f"{COARSE}: {key}" for key in ("pos_embed", "final_layer.linear.bias", "sha256")}
+
+
+def test_loading_a_bundle_does_not_load_torchs_compiler() -> None:
+    """Which would take a second of every worker's start."""
+    code = (
+        "import sys; from pathlib import Path; from models import bundle, spec;"
+        f"bundle.load(Path({str(SHIPPED_BUNDLE)!r})).net(spec.Stage.COARSE);"
+        "assert not {'torch._dynamo', 'sympy'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
