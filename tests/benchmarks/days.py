@@ -21,7 +21,7 @@ from workers.simulate.writing import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, PICTURE = ROOT / "docs" / "scheduling.md", ROOT / "docs" / "scheduling.png"
-BEGIN, END = "<!-- days -->\n", "<!-- end of days -->\n"
+BEGIN, END = "<!-- days -->\n\n", "<!-- end of days -->\n"
 DEEP = costs.SHIPPED.with_name("deep-narrow-2-cores.json")
 
 
