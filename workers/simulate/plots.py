@@ -41,7 +41,7 @@ def _times(reports: Sequence[Report], title: str) -> Figure:
         axes.set_xlabel("time", fontsize=9)
     for row in panels:
         row[0].set_ylabel("share of the jobs, %", fontsize=9)
-    panels[0][0].legend(fontsize=9, frameon=False, loc="lower right")
+    panels[1][1].legend(fontsize=9, frameon=False, loc="upper left")  # where no curve can be
     figure.suptitle(title, fontsize=11)
     return figure
 
