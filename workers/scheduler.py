@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from models.spec import Stage
 from workers.contracts.job import Priority
-from workers.queue.line import AGING_SECONDS, OFFSETS
+from workers.queue.line import AGING_SECONDS, RANK
 from workers.shares import Costs, Depth, Net, Shares
 
 __all__ = ["Closed", "Company", "Depth", "Net", "Past", "Slice", "Tick", "Waiting", "choose"]
@@ -159,7 +159,7 @@ def choose(waiting: Sequence[Waiting], *, buckets: Buckets, past: Past, now: flo
 def _ordered(waiting: Sequence[Waiting], *, shares: Shares, now: float) -> list[Waiting]:
     jobs = {entry.job_id: entry for entry in waiting}
     crowd = Counter(job.tenant for job in jobs.values())
-    top = min(OFFSETS[job.priority] for job in jobs.values())
+    top = min(RANK[job.priority] for job in jobs.values())
     standing = {
         job_id: (
             held_back(job, top=top, now=now),
@@ -180,9 +180,9 @@ def _ordered(waiting: Sequence[Waiting], *, shares: Shares, now: float) -> list[
     )
 
 
-def held_back(job: Waiting, *, top: float, now: float) -> int:
-    """Steps of priority below the highest that waits (`top`, its offset), less one for each `AGING_SECONDS` of age."""
-    steps, aged = (OFFSETS[job.priority] - top) / AGING_SECONDS, (now - job.submitted_at) / AGING_SECONDS
+def held_back(job: Waiting, *, top: int, now: float) -> int:
+    """Steps of priority below the highest that waits (`top`, its rank), less one for each `AGING_SECONDS` of age."""
+    steps, aged = RANK[job.priority] - top, (now - job.submitted_at) / AGING_SECONDS
     return max(0, math.ceil(steps - max(0.0, aged))) if steps else 0
 
 

@@ -17,7 +17,7 @@ from workers.contracts.catalogue import WorkerState
 from workers.contracts.job import MAX_ATTEMPTS, JobStatus, Numerics, Priority, Stage, UnitRecord
 from workers.queue.client import JobQueue
 from workers.queue.ledger import Judge, Ledger
-from workers.queue.line import AGING_SECONDS, cost
+from workers.queue.line import AGING_SECONDS, TURN, cost
 from workers.queue.release import release
 
 pytestmark = pytest.mark.anyio
@@ -63,11 +63,25 @@ def alive(database: redis.Redis, name: str, *, pace: float | None, slots: int = 
     return books
 
 
-async def test_a_step_of_priority_is_worth_its_time_of_waiting(queue: JobQueue, database: redis.Redis) -> None:
-    low, normal, high = [await submit(queue, priority=p) for p in (Priority.LOW, Priority.NORMAL, Priority.HIGH)]
-    grow_older(database, low, 2 * AGING_SECONDS + 1)
-    grow_older(database, normal, AGING_SECONDS - 1)
-    assert [claimed(ledger(database)) for _ in range(4)] == [low, high, normal, None]
+async def test_higher_priorities_first_and_a_turn_for_lower_ones_that_have_waited_long(
+    queue: JobQueue, database: redis.Redis
+) -> None:
+    low, normal = [await submit(queue, priority=priority) for priority in (Priority.LOW, Priority.NORMAL)]
+    high = [await submit(queue, priority=Priority.HIGH) for _ in range(TURN + 2)]
+    grow_older(database, low, AGING_SECONDS + 1)
+    grow_older(database, normal, AGING_SECONDS - 30)
+    order = [claimed(ledger(database)) for _ in range(TURN + 5)]
+    assert order == [*high[: TURN - 1], low, *high[TURN - 1 :], normal, None]
+
+
+async def test_a_great_many_old_low_jobs_get_their_turns_and_no_more(queue: JobQueue, database: redis.Redis) -> None:
+    low = [await submit(queue, priority=Priority.LOW) for _ in range(12)]
+    high = [await submit(queue, priority=Priority.HIGH) for _ in range(40)]
+    for job_id in low:
+        grow_older(database, job_id, 100 * AGING_SECONDS)
+    order = [claimed(ledger(database)) for _ in range(40)]
+    assert [place for place, job_id in enumerate(order) if job_id in low] == list(range(TURN - 1, 40, TURN))
+    assert set(order) <= {*low, *high}
 
 
 async def test_tenants_take_turns_by_work_however_much_one_submits(queue: JobQueue, database: redis.Redis) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -96,7 +97,7 @@ async def test_who_asks_gets_the_same_job_here_and_there(queue: JobQueue, databa
         if dice.random() < 0.1:  # it has run something since
             asker.hand = replace(asker.hand, row_seconds=dice.choice(PACES))
             alive(database, asker.hand)
-        first = line.first(asker.hand.models)
+        first = line.first(asker.hand.models, now=time.time())
         others = [other.hand for other in askers if other is not asker]
         if first is not None and Ours().leaves(first, asker.hand, others, waited=0.0):
             first, refusals = None, refusals + 1

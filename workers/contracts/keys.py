@@ -12,6 +12,7 @@
 | gridit:line:<priority>:<model>@<hash> | zset | the same for jobs that were begun: they need the very bundle |
 | gridit:lines | set | names of the lines in which a job waits |
 | gridit:virtual | hash | virtual time of each priority at which jobs wait |
+| gridit:turns | hash | by priority: claims since its last one, while a job of it has waited long |
 | gridit:tenants:<priority> | zset | tenant by the end of its last job, in virtual time |
 | gridit:leases | zset | claimed job's id by the time its worker's lease ends |
 | gridit:deadlines | zset | unfinished job's id by its deadline, for jobs that have one |

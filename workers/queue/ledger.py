@@ -31,13 +31,12 @@ from workers.contracts.job import (
     UnitRecord,
 )
 from workers.queue.connect import full_is_away
-from workers.queue.line import OFFSETS
+from workers.queue.line import AGING_SECONDS, TURN
 from workers.queue.scripts import source
 
 RQ_SECONDS = 75
 """RQ's own keys of a worker and of its executions outlive the last beat by so long; leases are far shorter."""
 LOST = WorkerLost(f"its worker died {MAX_ATTEMPTS} times without the job getting any further")
-_OFFSETS = json.dumps({priority.value: offset for priority, offset in OFFSETS.items()})
 
 
 class Verdict(StrEnum):
@@ -109,7 +108,8 @@ class Ledger:
         """
         noted = json.dumps({model: value.model_dump(mode="json") for model, value in numerics.items()})
         pace = "" if row_seconds is None else row_seconds
-        reply = self._run("claim", [self._worker, self._lease, _iso(), self._keep, RQ_SECONDS, noted, pace, _OFFSETS])
+        worker = [self._worker, self._lease, _iso(), self._keep, RQ_SECONDS, noted, pace]
+        reply = self._run("claim", [*worker, AGING_SECONDS, TURN])
         if not reply:
             return None
         _, record, units, left = reply

@@ -102,7 +102,7 @@ class _Simulation:
     def _look(self, index: int, now: float) -> None:
         """Claim what there is room for."""
         host = self._hosts[index]
-        while host.held < host.slots and (first := self._line.first(host.spec.models)) is not None:
+        while host.held < host.slots and (first := self._line.first(host.spec.models, now=now)) is not None:
             if self._leaves(first, host, now):
                 if index not in self._polling:
                     self._polling.add(index)

@@ -1,10 +1,17 @@
 -- Take the job that goes first among those this worker can run (workers/queue/line.py); what does not wait is dropped.
 -- ARGV: worker, lease in seconds, iso, keep, RQ execution ttl, numerics by model it serves (JSON), seconds that it
--- needs for a row (or ""), offsets by priority (JSON).
+-- needs for a row (or ""), seconds of waiting that earn a turn, claims to a turn.
 -- Returns {id, record, units, seconds to its deadline or ""} with flat lists, or {} when nothing is for it.
-local worker, lease, iso, keep, ttl, numerics, pace, offsets = unpack(ARGV)
+local worker, lease, iso, keep, ttl, numerics, pace, aging, turn = unpack(ARGV)
 local now, served = clock(), cjson.decode(numerics)
-offsets = cjson.decode(offsets)
+local lines = {} -- those of the jobs that this worker may run, with their models, by priority
+for _, priority in ipairs(PRIORITIES) do
+  lines[priority] = {}
+  for model, mine in pairs(served) do
+    lines[priority][priority .. ':' .. model] = model
+    lines[priority][priority .. ':' .. model .. '@' .. mine.bundle_hash] = model
+  end
+end
 
 -- Beats no older than this are believed: seconds.
 local function fresh(beaten) return beaten and now - tonumber(beaten) < tonumber(lease) end
@@ -62,33 +69,51 @@ end
 -- The first of a priority, or nil.
 local function head(priority)
   local best
-  for model, mine in pairs(served) do
-    for _, line in ipairs({priority .. ':' .. model, priority .. ':' .. model .. '@' .. mine.bundle_hash}) do
-      local id, tag = front(line)
-      if id and (not best or tag < best.tag or (tag == best.tag and id < best.id)) then
-        best = {id = id, tag = tag, model = model, line = line, priority = priority}
-      end
+  for line, model in pairs(lines[priority]) do
+    local id, tag = front(line)
+    if id and (not best or tag < best.tag or (tag == best.tag and id < best.id)) then
+      best = {id = id, tag = tag, model = model, line = line, priority = priority}
     end
   end
   return best
 end
 
--- Between priorities: who was submitted first, a step of priority counting as so much waiting.
-local function first()
-  local best, since
-  for priority, offset in pairs(offsets) do
-    local entry = head(priority)
-    if entry then
-      local at = tonumber(field(entry.id, 'created_at') or 0) + offset
-      if not best or at < since then best, since = entry, at end
+-- Whether the first of those in RQ's list that this worker may run has waited so long that its priority gets turns.
+local function aged(priority)
+  for _, id in ipairs(redis.call('LRANGE', 'rq:queue:gridit-' .. priority, 0, 63)) do
+    local line = field(id, 'line')
+    if line and lines[priority][cjson.decode(line)] then
+      return now - tonumber(field(id, 'created_at')) >= tonumber(aging)
     end
   end
+  return false
+end
+
+-- Between priorities: the highest, unless it is a lower one's turn.
+local function first()
+  local best
+  for i = #PRIORITIES, 1, -1 do
+    local priority = PRIORITIES[i]
+    best = head(priority) or best
+    local passed = tonumber(redis.call('HGET', 'gridit:turns', priority) or 0)
+    if best and best.priority == priority and passed >= turn - 1 and aged(priority) then break end
+  end
   return best
+end
+
+-- The claim is this priority's; lower ones that have grown old are a claim nearer to their turn.
+local function count_turns(priority)
+  redis.call('HDEL', 'gridit:turns', priority)
+  for i = #PRIORITIES, 1, -1 do
+    if PRIORITIES[i] == priority then return end
+    if aged(PRIORITIES[i]) then redis.call('HINCRBY', 'gridit:turns', PRIORITIES[i], 1) end
+  end
 end
 
 local function take(entry)
   local id = entry.id
   local key, queue = job_key(id), 'gridit-' .. entry.priority
+  count_turns(entry.priority)
   leave_line(id)
   redis.call('LREM', 'rq:queue:' .. queue, 0, id)
   if redis.call('EXISTS', 'gridit:tenants:' .. entry.priority) == 1 then

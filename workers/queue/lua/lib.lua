@@ -2,6 +2,8 @@
 -- Times come from this server's clock, so no two machines' clocks are ever compared. Keys are named in
 -- workers/contracts/keys.py and, those that begin with "rq:", by RQ; a job's RQ execution id is its attempt.
 
+local PRIORITIES = {'high', 'normal', 'low'}
+
 local function job_key(id) return 'gridit:job:' .. id end
 local function rq_key(id) return 'rq:job:' .. id end
 
@@ -48,6 +50,7 @@ local function forget_line(line)
     if string.match(other, '^[^:]+') == priority then return end
   end
   redis.call('HDEL', 'gridit:virtual', priority)
+  redis.call('HDEL', 'gridit:turns', priority)
   redis.call('DEL', 'gridit:tenants:' .. priority)
 end
 
@@ -67,7 +70,7 @@ local function jobs_ahead(id)
   local own = string.match(line, '^[^:]+')
   local tag = redis.call('ZSCORE', line_key(line), id)
   local ahead = redis.call('ZRANK', line_key(line), id)
-  for _, priority in ipairs({'high', 'normal', 'low'}) do
+  for _, priority in ipairs(PRIORITIES) do
     if priority == own then break end
     ahead = ahead + redis.call('LLEN', 'rq:queue:gridit-' .. priority)
   end

@@ -29,7 +29,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'gridit:deadlines', '-inf', stam
     swept[#swept + 1] = 'failed'
   end
 end
-for _, priority in ipairs({'high', 'normal', 'low'}) do
+for _, priority in ipairs(PRIORITIES) do
   local queue = 'rq:queue:gridit-' .. priority
   for _, id in ipairs(redis.call('LRANGE', queue, 0, 199)) do
     if field(id, 'status') ~= 'queued' then redis.call('LREM', queue, 0, id) end
