@@ -254,6 +254,24 @@ async def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(queue: JobQueue,
     assert (await types(queue, job_id))[-1] is EventType.CANCELLED
 
 
+async def test_what_rqs_own_tools_delete_ends_as_cancelled(
+    queue: JobQueue, database: redis.Redis, redis_url: str
+) -> None:
+    running, returned, waiting = [await submit(queue) for _ in range(3)]
+    assert claimed(ledger(database, "silent", lease=0.05)).job.id == running
+    assert claimed(ledger(database, "v")).job.id == returned
+    raw = connect_bytes(redis_url)
+    for job_id in (waiting, running, returned):
+        RqJob.fetch(job_id, connection=raw, serializer=JSONSerializer).delete()
+    raw.close()
+    assert ledger(database, "v").give_back(returned, 1) == "cancelled"
+    assert ledger(database).claim(SERVED) is None
+    await asyncio.sleep(0.1)
+    assert ledger(database).sweep(judge_leases=Judge.YES).swept == {running: "cancelled"}
+    for job_id in (waiting, running, returned):
+        assert (await types(queue, job_id))[-1] is EventType.CANCELLED
+
+
 async def test_rq_tells_the_truth(queue: JobQueue, database: redis.Redis, redis_url: str) -> None:
     running, done, waiting = [await submit(queue) for _ in range(3)]
     raw = connect_bytes(redis_url)

@@ -3,7 +3,7 @@
 local id, attempt, iso, keep = unpack(ARGV)
 local why = not_owned(id, attempt)
 if why then return why end
-if field(id, 'cancel_requested_at') then
+if unwanted(id) then
   finish(id, 'cancelled', {iso = iso, keep = keep})
   return 'cancelled'
 end

@@ -214,6 +214,9 @@ local function tries_suspect(worker)
   return false
 end
 
+-- Somebody asked for its end, or deleted it by RQ's own tools.
+local function unwanted(id) return field(id, 'cancel_requested_at') or redis.call('EXISTS', rq_key(id)) == 0 end
+
 -- A claim that was not the job's own failure.
 local function forgive(id)
   if tonumber(field(id, 'stalled_attempts')) > 0 then redis.call('HINCRBY', job_key(id), 'stalled_attempts', -1) end
@@ -222,7 +225,7 @@ end
 -- Its worker is lost: queue it again, unless it was to be cancelled or has been lost too often. o.innocent: it waited
 -- while a suspect ran alone.
 local function lose(id, o)
-  if field(id, 'cancel_requested_at') then
+  if unwanted(id) then
     finish(id, 'cancelled', {iso = o.iso, keep = o.keep})
     return 'cancelled'
   end
