@@ -127,5 +127,7 @@ def test_the_supervisor_killed_and_all_with_it(host: Host, ordeal: Ordeal, repor
     began = time.monotonic()
     host.kill(SUPERVISOR)
     again = host.start()
+    with host.books() as books:
+        assert not any(books.job(job_id).suspect for job_id in ordeal.job_ids), "an outage is no job's fault"
     assert all(job.attempt == 2 for job in ordeal.passed())
     report.tell(f"supervisor killed, ready again after {again:.1f} s", ordeal, began)
