@@ -31,6 +31,9 @@ def worker(
 
     Everything else is set by GRIDIT_* variables.
     """
+    # Threads of an engine on a CPU wait asleep: one that spins while another is not let run costs whole time slices.
+    # Read by the OpenMP library when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     chosen = settings.load(redis_url=redis_url, data_dir=data_dir, slots=slots, device=device)
     logs.configure(level=chosen.log_level, format=chosen.log_format)
     from workers import metrics
