@@ -150,3 +150,8 @@ def test_submit_sends_what_is_given_and_nothing_else() -> None:
 def test_messages_follow_the_standard() -> None:
     lines = ["\ufeff: hello", "data: a", "data:b", "", "event: only", "", "data:  two blanks", "id:9", ""]
     assert list(messages(lines[1:])) == [{"data": "a\nb"}, {"data": " two blanks", "id": "9"}]
+
+
+def test_every_error_of_the_contract_has_a_code_of_its_own() -> None:
+    kinds = [kind for kind in subclasses(errors.GriditError) if kind.__module__ == errors.__name__]
+    assert sorted(kind.code for kind in kinds) == sorted({kind.code for kind in kinds})

@@ -113,6 +113,8 @@ class StoreError(GriditError):
 class StoreGone(StoreError):
     """A file is not in the store any more."""
 
+    code = "store_gone"
+
 
 class StoreUnavailable(StoreError):
     """The object store does not answer, tried again for a while; later it may."""
