@@ -203,6 +203,18 @@ async def test_a_job_that_waited_is_taken_by_whoever_is_idle(queue: JobQueue, da
     assert claimed(slow, pace=0.5) == job_id
 
 
+async def test_a_worker_with_room_that_does_not_claim_holds_up_no_busy_one(
+    queue: JobQueue, database: redis.Redis
+) -> None:
+    ids = [await submit(queue) for _ in range(2)]
+    slow = alive(database, "slow", pace=0.5)
+    assert claimed(slow, pace=0.5) == ids[0]
+    alive(database, "fast", pace=0.01)
+    assert claimed(slow, pace=0.5) is None
+    database.hset(f"gridit:job:{ids[1]}", "queued_at", 1.0)
+    assert claimed(slow, pace=0.5) == ids[1]
+
+
 async def test_who_does_not_know_its_pace_takes_one_job_at_first(queue: JobQueue, database: redis.Redis) -> None:
     ids = [await submit(queue) for _ in range(3)]
     alive(database, "other", pace=0.01)

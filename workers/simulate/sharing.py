@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PATIENCE_SECONDS = 2.0
-"""An idle worker leaves a job to another for no longer."""
+"""A job is left to a worker that has room for no longer: it may not claim."""
 MARGIN = 0.95
 """Another is better only if it is so much sooner."""
 
@@ -33,16 +33,16 @@ def better_elsewhere(model: str, mine: Hand, others: Sequence[Hand], *, waited: 
 
     `waited`: seconds that the job has been in line.
     """
-    idle = mine.held == 0
-    if idle and (mine.row_seconds is None or waited > PATIENCE_SECONDS):
+    idle, late = mine.held == 0, waited > PATIENCE_SECONDS
+    if idle and (mine.row_seconds is None or late):
         return False
-    return any(_better(other, mine) for other in others if other.name != mine.name and model in other.models)
-
-
-def _better(other: Hand, mine: Hand) -> bool:
+    serving = [other for other in others if other.name != mine.name and model in other.models]
     if mine.row_seconds is None:
-        return True
-    if mine.held == 0 and other.held >= other.slots:
-        return False
-    theirs = mine.row_seconds if other.row_seconds is None else other.row_seconds
-    return (other.held + 1) * theirs < MARGIN * (mine.held + 1) * mine.row_seconds
+        return bool(serving)
+    awaited = [other for other in serving if (not late if other.held < other.slots else not idle)]
+    return any(_sooner(other, mine, mine.row_seconds) for other in awaited)
+
+
+def _sooner(other: Hand, mine: Hand, pace: float) -> bool:
+    theirs = pace if other.row_seconds is None else other.row_seconds
+    return (other.held + 1) * theirs < MARGIN * (mine.held + 1) * pace

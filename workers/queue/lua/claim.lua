@@ -18,13 +18,14 @@ local function fresh(beaten) return beaten and now - tonumber(beaten) < tonumber
 
 local function in_hand(name) return redis.call('SCARD', 'rq:worker:' .. name .. ':executions') end
 
--- Whether another worker would be done with a job sooner, so that this one leaves it in line. One with nothing in hand
--- waits only for a worker that has room, and not for long; one that does not know its own pace yet takes a single job.
+-- Whether another worker would be done with a job sooner, so that this one leaves it in line. It waits for one that has
+-- room, but not for long: that one may not claim (its store is away, it tries a suspect); and for a full one only while
+-- it has something in hand itself. One that does not know its own pace yet takes a single job.
 -- Simulated by workers/simulate/sharing.py.
 local function better_elsewhere(id, model)
   local mine, begun = in_hand(worker), field(id, 'numerics')
-  local idle = mine == 0
-  if idle and (pace == '' or now - tonumber(field(id, 'queued_at')) > 2) then return false end
+  local idle, late = mine == 0, now - tonumber(field(id, 'queued_at')) > 2
+  if idle and (pace == '' or late) then return false end
   for _, key in ipairs(redis.call('SMEMBERS', 'rq:workers')) do
     local name = string.sub(key, 11)
     local r = redis.call('HMGET', 'gridit:worker:' .. name, 'beaten_at', 'phase', 'slots', 'row_seconds', 'hashes')
@@ -33,9 +34,9 @@ local function better_elsewhere(id, model)
       local can = hash and (not begun or cjson.decode(begun).bundle_hash == hash)
       if can and pace == '' then return true end
       local theirs = tonumber(r[4]) or tonumber(pace) -- not measured yet: taken for as fast as this one
-      if can and (held < tonumber(r[3]) or not idle) and (held + 1) * theirs < 0.95 * (mine + 1) * tonumber(pace) then
-        return true
-      end
+      local awaited = not idle
+      if held < tonumber(r[3]) then awaited = not late end
+      if can and awaited and (held + 1) * theirs < 0.95 * (mine + 1) * tonumber(pace) then return true end
     end
   end
   return false
