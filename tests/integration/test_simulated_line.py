@@ -88,10 +88,15 @@ async def submit(queue: JobQueue, database: redis.Redis, dice: random.Random) ->
 @pytest.mark.parametrize("seed", range(6))
 async def test_who_asks_gets_the_same_job_here_and_there(queue: JobQueue, database: redis.Redis, seed: int) -> None:
     dice, line, claims, refusals = random.Random(seed), FairLine(), 0, 0
+    late: set[str] = set()
     askers = crew(database, dice)
     for _ in range(150):
         if dice.random() < 0.5:
-            line.submit(await submit(queue, database, dice))
+            arrival = await submit(queue, database, dice)
+            line.submit(arrival)
+            if dice.random() < 0.3:
+                late.add(arrival.id)
+                database.hset(f"gridit:job:{arrival.id}", "queued_at", 1.0)
             continue
         asker = dice.choice(askers)
         if dice.random() < 0.1:  # it has run something since
@@ -99,7 +104,8 @@ async def test_who_asks_gets_the_same_job_here_and_there(queue: JobQueue, databa
             alive(database, asker.hand)
         first = line.first(asker.hand.models, now=time.time())
         others = [other.hand for other in askers if other is not asker]
-        if first is not None and Ours().leaves(first, asker.hand, others, waited=0.0):
+        waited = 60.0 if first is not None and first.id in late else 0.0
+        if first is not None and Ours().leaves(first, asker.hand, others, waited=waited):
             first, refusals = None, refusals + 1
         assert asker.claim() == (None if first is None else first.id)
         if first is not None:
