@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -241,3 +243,14 @@ async def test_a_frozen_worker_is_replaced_and_writes_nothing_when_it_wakes(queu
     await check_whole(queue, workers.data_dir, job_id)
     states = await until(queue.workers, lambda found: len(found) == 2 and not any(s.running for s in found))
     assert {state.name for state in states} == {"frozen", "live"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch comes with another OpenMP library there")
+def test_the_threads_of_an_engine_on_a_cpu_wait_asleep(redis_url: str, tmp_path: Path) -> None:
+    """As the OpenMP library itself tells it when torch loads it; the bundle is not there, so the worker ends then."""
+    absent = {"GRIDIT_BUNDLES": str(tmp_path / "absent"), "OMP_DISPLAY_ENV": "verbose"}
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | absent
+    command = [sys.executable, "-m", "service.cli", "worker", "--redis-url", redis_url, "--data-dir", str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert "GOMP_SPINCOUNT = '0'" in ended.stderr
