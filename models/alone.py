@@ -25,7 +25,7 @@ def evaluators(bundle: Bundle, *, engine: str = "torch", precision: Precision = 
     """Every net of a bundle, prepared."""
     nets: dict[Stage | Codec, Answering] = {}
     for stage in bundle.spec.stages:
-        runs: Engine = create(engine, bundle=bundle, stage=stage, precision=precision)
+        runs: Engine = create(engine, bundle=bundle, net=stage, precision=precision)
         runs.prepare()
         nets[stage] = Evaluator(bundle.net(stage), runs)
     return nets | codecs(bundle, device=nets[Stage.COARSE].device)
@@ -35,7 +35,10 @@ def codecs(bundle: Bundle, *, device: torch.device) -> dict[Stage | Codec, Answe
     """The halves of the bundle's autoencoder, where it has one."""
     if bundle.spec.autoencoder is None:
         return {}
-    return {half: CodecEvaluator(bundle.codec(half), device=device) for half in Codec}
+    return {
+        half: CodecEvaluator(create("torch", bundle=bundle, net=half, precision=Precision.FP32, device=device))
+        for half in Codec
+    }
 
 
 @torch.inference_mode()

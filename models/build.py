@@ -148,6 +148,7 @@ def compile_net(
         source=source,
         bundle=bundle,
         net=name,
+        graph=f"{name}-whole",
         plan=plan_name(recipe, plan_sha256),
         plan_sha256=plan_sha256,
         plan_bytes=len(built.plan),

@@ -1,7 +1,8 @@
 """The engine seam: one net on one device, run in fixed buckets of rows.
 
 An engine never sees a job, a time or a label: a row is an image and its modulation rows, which `models.evaluator`
-makes from (time, label). The engines themselves are files of `models.engines`.
+makes from (time, label). The engines themselves are files of `models.engines`; what compilers are given of a net is
+`models.graph`. Half an autoencoder is a net too, without modulation and in buckets of one row.
 """
 
 from __future__ import annotations
@@ -13,8 +14,16 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from models.spec import Codec, Stage
+
 BUCKETS = (1, 2, 4, 8, 16, 32)
 """Rows per run, unless a bundle or device says otherwise."""
+ALONE: tuple[int, ...] = (1,)
+"""Rows per run of half an autoencoder: a convolution's bits may depend on its batch."""
+
+
+NetName = Stage | Codec
+"""A net of a bundle: a stage's DiT, or half of its autoencoder."""
 
 
 class Precision(StrEnum):
@@ -23,11 +32,21 @@ class Precision(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
+    FP8 = "fp8"
+    """Linear layers in float8 e4m3 with recorded scales, the rest in float16."""
+    INT8 = "int8"
+    """Linear layers in 8-bit integers with recorded scales, the rest in float32."""
+
+    @property
+    def quantised(self) -> bool:
+        """Whether scales are needed, and the quality gate says if it will do."""
+        return self in (Precision.FP8, Precision.INT8)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The torch type of weights and activations."""
-        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.value]
+        """The torch type of activations, and of weights that are not quantised."""
+        types = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.float16}
+        return types.get(self.value, torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +55,8 @@ class Rows:
 
     x: Tensor
     """(n, C, S, S) float32, on the engine's device."""
-    modulation: Tensor
-    """(n, 6*depth + 2, D) float32, on the engine's device."""
+    modulation: Tensor | None = None
+    """(n, 6*depth + 2, D) float32, on the engine's device; None for half an autoencoder."""
 
 
 class Engine(Protocol):

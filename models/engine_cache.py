@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models.engine import Precision
 from models.spec import Sha256
 
-FORMAT = 1
+FORMAT = 2
 """Version of records and keys; entries of another are not seen."""
 
 VARIABLE = "GRIDIT_ENGINE_CACHE"
@@ -59,6 +60,8 @@ class Recipe(_Frozen):
     """Compute capabilities, or the GPU with its driver, as `Flavour.targets` gives them."""
     profiles: tuple[Profile, ...]
     precision: Precision
+    quantisation: Sha256 | None = None
+    """Of all scales, where the precision needs some."""
     flags: tuple[str, ...] = ()
 
     @property
@@ -71,6 +74,35 @@ class Recipe(_Frozen):
         return any(profile.least <= rows <= profile.most for profile in self.profiles)
 
 
+class Quality(_Frozen):
+    """What the bundle's quality gate said about a quantised engine."""
+
+    accepted: bool
+    """No figure fails that holds unquantised."""
+    unquantised: dict[str, float]
+    quantised: dict[str, float]
+    """The gate's figures, by name."""
+
+
+class Measured(_Frozen):
+    """What a plan did when it was run, beside torch on the same device in the same run."""
+
+    device: str
+    parity: float
+    """|difference| / |torch in float32|, over random rows."""
+    seconds: dict[int, float]
+    """Median of a run, by bucket."""
+    torch_precision: Precision
+    torch_seconds: dict[int, float]
+    """Of the torch engine that would serve instead."""
+
+    @property
+    def speedup(self) -> float:
+        """Torch's time over the plan's, in the mean over buckets (geometric)."""
+        ratios = [self.torch_seconds[rows] / seconds for rows, seconds in self.seconds.items()]
+        return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
 class Record(_Frozen):
     """What the JSON beside a plan says."""
 
@@ -79,6 +111,8 @@ class Record(_Frozen):
     """`models.export.source_digest` of the net: finds the plan without exporting the net again."""
     bundle: str
     net: str
+    graph: str
+    """`Graph.name`."""
     plan: Annotated[str, Field(pattern=r"^[0-9a-f]+-[0-9a-f]+\.plan$")]
     """File name, in the same directory."""
     plan_sha256: Sha256
@@ -91,6 +125,13 @@ class Record(_Frozen):
     fused_attentions: int
     """Of one forward."""
     depth: int
+    """Attentions of the graph."""
+    exported_parity: float | None = None
+    """Of the exported graph in ONNX Runtime; None where that cannot run it."""
+    measured: Measured | None = None
+    """None: never run yet, for want of a device."""
+    quality: Quality | None = None
+    """None: not quantised."""
 
 
 class EngineCache:

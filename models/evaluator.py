@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.engine import CachingEngine, Engine, Rows
 from models.nn.dit import DiT
@@ -136,31 +136,44 @@ class Evaluator:
 
 
 class CodecEvaluator:
-    """One half of an autoencoder, in float32, a row at a time: a convolution's bits may depend on its batch."""
+    """Half an autoencoder behind one engine, a row at a time."""
 
-    buckets: tuple[int, ...] = (1,)
-    largest = 1
     caches = True
     """It has none to compute twice."""
 
-    def __init__(self, half: nn.Module, *, device: torch.device) -> None:
-        """Take the half over: it is moved to `device`."""
-        self.device = device
-        self._half: nn.Module | None = half.eval().to(device)
+    def __init__(self, engine: Engine) -> None:
+        """`engine` has one bucket, of one row."""
+        self.engine = engine
+
+    @property
+    def device(self) -> torch.device:
+        """The engine's."""
+        return self.engine.device
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The engine's."""
+        return self.engine.buckets
+
+    @property
+    def largest(self) -> int:
+        """One."""
+        return self.engine.buckets[-1]
 
     def bucket(self, rows: int) -> int:
         """No padding."""
         return rows
 
-    @torch.inference_mode()
     def __call__(self, parts: Sequence[Evaluate]) -> tuple[Tensor, ...]:
         """The rows of all parts, one by one."""
-        assert self._half is not None, "the autoencoder is closed"
-        return tuple(torch.cat([self._half(row[None].to(self.device)) for row in part.x]) for part in parts)
+        return tuple(torch.cat([self._one(row[None]) for row in part.x]) for part in parts)
 
     def close(self) -> None:
-        """Let the weights go."""
-        self._half = None
+        """Close the engine."""
+        self.engine.close()
+
+    def _one(self, row: Tensor) -> Tensor:
+        return self.engine.run(Rows(row.to(self.device))).clone()
 
 
 def take(evaluation: Evaluate, rows: slice) -> Evaluate:

@@ -15,7 +15,7 @@ import torch as pytorch  # in this package the plain name is our own engine's mo
 
 from models import devices
 from models.bundle import Bundle
-from models.engine import BUCKETS, Engine, EngineUnavailable, Precision
+from models.engine import ALONE, BUCKETS, Engine, EngineUnavailable, NetName, Precision
 from models.spec import Stage
 
 
@@ -29,9 +29,9 @@ def create(
     name: str,
     *,
     bundle: Bundle,
-    stage: Stage,
+    net: NetName,
     precision: Precision,
-    buckets: Sequence[int] = BUCKETS,
+    buckets: Sequence[int] | None = None,
     device: pytorch.device | None = None,
 ) -> Engine:
     """The engine `name` for one net of a bundle, not yet prepared; without a `device` on the first GPU, else the CPU.
@@ -42,7 +42,8 @@ def create(
         raise EngineUnavailable(f"engine {name!r} is unknown; there are: {', '.join(names())}")
     module = import_module(f"models.engines.{name}")
     place = devices.use() if device is None else device
-    engine: Engine = module.create(bundle, stage=stage, precision=precision, buckets=tuple(buckets), device=place)
+    sizes = tuple(buckets or (BUCKETS if isinstance(net, Stage) else ALONE))
+    engine: Engine = module.create(bundle, net=net, precision=precision, buckets=sizes, device=place)
     return engine
 
 
@@ -56,7 +57,7 @@ class Choice:
 
 def select(
     bundle: Bundle,
-    stage: Stage,
+    net: NetName,
     *,
     engine: str = "auto",
     precision: str = "auto",
@@ -75,18 +76,18 @@ def select(
     plain = asked or (Precision.BF16 if on_gpu else Precision.FP32)
     plans = (asked,) if asked else (Precision.FP16, Precision.BF16)
     if engine == "tensorrt":
-        return Choice(_compiled(bundle, stage, plans, device), "asked for")
+        return Choice(_compiled(bundle, net, plans, device), "asked for")
     if engine != "auto" or not on_gpu:
         name, reason = ("torch", "on the CPU") if engine == "auto" else (engine, "asked for")
-        return Choice(create(name, bundle=bundle, stage=stage, precision=plain, device=device), reason)
+        return Choice(create(name, bundle=bundle, net=net, precision=plain, device=device), reason)
     try:
-        return Choice(_compiled(bundle, stage, plans, device), "compiled for this GPU")
+        return Choice(_compiled(bundle, net, plans, device), "compiled for this GPU")
     except EngineUnavailable as error:
-        return Choice(create("torch", bundle=bundle, stage=stage, precision=plain, device=device), str(error))
+        return Choice(create("torch", bundle=bundle, net=net, precision=plain, device=device), str(error))
 
 
-def _compiled(bundle: Bundle, stage: Stage, precisions: Sequence[Precision], device: pytorch.device) -> Engine:
+def _compiled(bundle: Bundle, net: NetName, precisions: Sequence[Precision], device: pytorch.device) -> Engine:
     for precision in precisions[:-1]:
         with suppress(EngineUnavailable):
-            return create("tensorrt", bundle=bundle, stage=stage, precision=precision, device=device)
-    return create("tensorrt", bundle=bundle, stage=stage, precision=precisions[-1], device=device)
+            return create("tensorrt", bundle=bundle, net=net, precision=precision, device=device)
+    return create("tensorrt", bundle=bundle, net=net, precision=precisions[-1], device=device)

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from models import flavours
 from models.bundle import Bundle
-from models.engine import EngineUnavailable, Precision, Rows
+from models.engine import EngineUnavailable, NetName, Precision, Rows
 from models.engine_cache import EngineCache, PlanDamaged
 from models.export import MODULATION, OUT, X, source_digest
 from models.flavours import Flavour, Log
-from models.spec import NetSpec, Stage
+from models.spec import Codec, NetSpec, Stage
 
 _CUDA_UNUSABLE = "cudaError"
 """In a flavour's own words when it is CUDA, and not the plan, that fails."""
@@ -112,6 +112,7 @@ class TensorRTEngine:
     def run(self, batch: Rows) -> Tensor:
         """One forward pass in the bucket of that size; the answer is the bucket's own buffer."""
         bucket = self._ready[len(batch.x)]
+        assert batch.modulation is not None
         with self._gpu.ordered():
             bucket.x.copy_(batch.x)
             bucket.modulation.copy_(batch.modulation)
@@ -188,16 +189,18 @@ class Cuda:
 
 
 def create(
-    bundle: Bundle, *, stage: Stage, precision: Precision, buckets: tuple[int, ...], device: torch.device
+    bundle: Bundle, *, net: NetName, precision: Precision, buckets: tuple[int, ...], device: torch.device
 ) -> TensorRTEngine:
     """From the cache, for the GPU `device`. `EngineUnavailable` says what is missing and how to get it."""
     flavour = flavours.detect()
     flavours.capability()
     if device.type != "cuda":
         raise EngineUnavailable("TensorRT needs a GPU and the device is the CPU; set GRIDIT_DEVICE=cuda, or auto")
-    plan = find(bundle, flavour, here=flavour.here(), stage=stage, precision=precision, buckets=buckets)
+    if isinstance(net, Codec):
+        raise EngineUnavailable("autoencoders are not compiled")
+    plan = find(bundle, flavour, here=flavour.here(), stage=net, precision=precision, buckets=buckets)
     return TensorRTEngine(
-        plan, spec=bundle.spec.nets[stage], runtime=flavour, gpu=Cuda(device), precision=precision, buckets=buckets
+        plan, spec=bundle.spec.nets[net], runtime=flavour, gpu=Cuda(device), precision=precision, buckets=buckets
     )
 
 

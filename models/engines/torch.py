@@ -7,12 +7,12 @@ tested, and it is why the patch embedding is unfold + linear and modulation rows
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.bundle import Bundle
-from models.engine import Precision, Rows
+from models.engine import ALONE, NetName, Precision, Rows
 from models.nn.dit import DiT
-from models.spec import Stage
+from models.spec import Codec
 
 
 class TorchEngine:
@@ -52,6 +52,7 @@ class TorchEngine:
         return self._net
 
     def _cast(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        assert batch.modulation is not None, "a DiT is run with its modulation"
         return batch.x.to(self.precision.dtype), batch.modulation.to(self.precision.dtype)
 
     def close(self) -> None:
@@ -64,8 +65,37 @@ class TorchEngine:
         return Rows(x, torch.zeros(rows, 6 * spec.depth + 2, spec.width, device=self.device))
 
 
+class TorchCodec:
+    """Half an autoencoder, row by row in float32."""
+
+    name = "torch"
+    precision = Precision.FP32
+    buckets = ALONE
+
+    def __init__(self, half: nn.Module, *, device: torch.device) -> None:
+        """Take the half over: it is moved to `device`."""
+        self.device = device
+        self._half: nn.Module | None = half.eval().to(device)
+
+    def prepare(self) -> None:
+        """There is nothing to do."""
+
+    @torch.inference_mode()
+    def run(self, batch: Rows) -> Tensor:
+        """One image."""
+        assert self._half is not None, "the engine is closed"
+        out: Tensor = self._half(batch.x)
+        return out
+
+    def close(self) -> None:
+        """Let the weights go."""
+        self._half = None
+
+
 def create(
-    bundle: Bundle, *, stage: Stage, precision: Precision, buckets: tuple[int, ...], device: torch.device
-) -> TorchEngine:
-    """The net of a stage on `device`."""
-    return TorchEngine(bundle.net(stage), device=device, precision=precision, buckets=buckets)
+    bundle: Bundle, *, net: NetName, precision: Precision, buckets: tuple[int, ...], device: torch.device
+) -> TorchEngine | TorchCodec:
+    """A net on `device`; half an autoencoder is float32 whatever the precision."""
+    if isinstance(net, Codec):
+        return TorchCodec(bundle.codec(net), device=device)
+    return TorchEngine(bundle.net(net), device=device, precision=precision, buckets=buckets)

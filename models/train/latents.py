@@ -21,6 +21,7 @@ from torch import Tensor
 from models.checkpoint import autoencoders, places, reading
 from models.checkpoint.hub import Hub
 from models.checkpoint.layout import Part
+from models.engines.torch import TorchCodec
 from models.evaluator import CodecEvaluator
 from models.nn import autoencoder
 from models.spec import AutoencoderSpec, Codec
@@ -87,7 +88,7 @@ class Vae:
     def codec(self, half: Codec, *, device: torch.device) -> CodecEvaluator:
         """One half, ready to run."""
         module = autoencoder.load(half, config=self.spec.config, state=self.tensors)
-        return CodecEvaluator(module, device=device)
+        return CodecEvaluator(TorchCodec(module, device=device))
 
 
 class Encoding:

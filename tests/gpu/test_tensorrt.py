@@ -43,7 +43,7 @@ def test_every_bucket_computes_what_torch_computes(
     bundle = bundles.write(tmp_path / "tiny", spec=tiny_spec(), nets=nets, dtype=torch.float32)
     list(compile_bundle(bundle.path, precision=precision, buckets=BUCKETS, cache=EngineCache.default()))
     for stage in Stage:
-        engine = create("tensorrt", bundle=bundle, stage=stage, precision=precision, buckets=BUCKETS)
+        engine = create("tensorrt", bundle=bundle, net=stage, precision=precision, buckets=BUCKETS)
         engine.prepare()
         for seed, rows in enumerate((*BUCKETS, *BUCKETS)):
             x, modulation = example(net(stage).spec, rows=rows, seed=seed)

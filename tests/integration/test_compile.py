@@ -182,6 +182,7 @@ def stored(cache: EngineCache, wanted: Order, *, onnx: bytes, plan: bytes) -> Re
         source=source_digest(net(Stage.REFINE), precision=wanted.precision),
         bundle="tiny",
         net="refine",
+        graph="coarse-whole",
         plan=plan_name(recipe, digest),
         plan_sha256=digest,
         plan_bytes=len(plan),

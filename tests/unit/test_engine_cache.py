@@ -35,6 +35,7 @@ def record(made: Recipe | None = None, *, plan: bytes = PLAN) -> Record:
         source="b" * 64,
         bundle="tiny",
         net="coarse",
+        graph="coarse-whole",
         plan=plan_name(made, digest),
         plan_sha256=digest,
         plan_bytes=len(plan),
@@ -60,6 +61,7 @@ CHANGES: dict[str, object] = {
     "targets": ("sm89", "sm120"),
     "profiles": (Profile(least=1, best=4, most=8),),
     "precision": Precision.BF16,
+    "quantisation": "d" * 64,
     "flags": (),
 }
 

@@ -52,6 +52,7 @@ def test_every_bucket_computes_what_torch_computes(profiles: tuple[Profile, ...]
     made.prepare()
     for seed, count in enumerate((*BUCKETS, *reversed(BUCKETS))):
         batch = rows(count, seed=seed)
+        assert batch.modulation is not None
         with torch.inference_mode():
             expected = net(Stage.REFINE).denoise(batch.x, batch.modulation)
         torch.testing.assert_close(made.run(batch), expected, atol=1e-5, rtol=1e-5)
@@ -218,6 +219,7 @@ class TestFinding:
             source=source_digest(bundle.net(Stage.COARSE), precision=recipe.precision),
             bundle="tiny",
             net="coarse",
+            graph="coarse-whole",
             plan=plan_name(recipe, digest),
             plan_sha256=digest,
             plan_bytes=len(plan),
