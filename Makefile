@@ -7,7 +7,7 @@ PYTEST := $(BIN)/pytest --color=auto
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format faults bench gate dashboard clean
+.PHONY: help demo test check format faults engines bench gate dashboard clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,6 +30,9 @@ format: $(VENV)/.installed-dev ## rewrite the source in the project's format
 
 faults: $(VENV)/.installed-test ## kill processes, servers and networks (minutes)
 	@$(PYTEST) -m faults --timeout=900
+
+engines: $(VENV)/.installed-test ## compile large nets, judge quantised ones (minutes)
+	@$(PYTEST) -m engines --timeout=900
 
 bench: $(VENV)/.installed-test ## jobs that share a device; reused features; sampling with a known answer (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.sharing
