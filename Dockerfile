@@ -24,7 +24,7 @@ COPY pyproject.toml ./
 RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 extras = project["optional-dependencies"]; \
 base = project["dependencies"] + extras["latent"] + extras["objects"]; \
-open("cpu.txt", "w").write("\n".join(base)); \
+open("cpu.txt", "w").write("\n".join(base + extras["openvino"])); \
 open("gpu.txt", "w").write("\n".join(base + extras["tensorrt"]))'
 
 FROM base-cpu AS builder-cpu
