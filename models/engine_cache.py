@@ -1,29 +1,54 @@
 """The directory of compiled engines: plans, and beside each a record that says what it is and vouches for its bytes.
 
-A plan is code. It is handed out only as bytes whose SHA-256 is the one its record holds, and the directory is its
-owner's alone. Files are written aside and renamed, the plan before its record, so a reader sees a whole entry or
-none. Nothing is deleted here. Which plan to build is `models.build`'s business.
+A plan is code. The record holds the SHA-256 of the plan's bytes, and a seal of its own: they show any change made by
+accident, and a plan that was put in another's place. They cannot show who wrote both: whoever may write here may write
+a plan, its record and its seal. So nothing is read that anybody but this user (or root) can have written, and a plan
+that was sent to you is as good as its sender. Files are written aside and renamed, the plan before its record, so a
+reader sees a whole entry or none. Which plan to build is `models.build`'s business; what lies here, `models.stock`'s.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import math
 import os
-import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from models import owned
+from models.engine import EngineUnavailable
+from models.engine_record import (
+    AMENDED,
+    FORMAT,
+    Fault,
+    Measured,
+    PlanDamaged,
+    Profile,
+    Quality,
+    Recipe,
+    Record,
+    plan_name,
+    sealed,
+    unsealed,
+)
+from models.owned import NotOwn
+from models.turns import Turn
 
-from models.engine import Precision
-from models.spec import Sha256
-
-FORMAT = 2
-"""Version of records and keys; entries of another are not seen."""
+__all__ = [
+    "FORMAT",
+    "VARIABLE",
+    "CacheUnsafe",
+    "EngineCache",
+    "Fault",
+    "Measured",
+    "PlanDamaged",
+    "Profile",
+    "Quality",
+    "Recipe",
+    "Record",
+    "plan_name",
+]
 
 VARIABLE = "GRIDIT_ENGINE_CACHE"
 """Environment variable that names the directory."""
@@ -31,107 +56,8 @@ VARIABLE = "GRIDIT_ENGINE_CACHE"
 _log = logging.getLogger(__name__)
 
 
-class PlanDamaged(RuntimeError):
-    """A plan's bytes are not those its record vouches for, or are gone: changed or cut short after they were built."""
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Profile(_Frozen):
-    """Batch sizes that one optimization profile serves."""
-
-    least: Annotated[int, Field(ge=1)]
-    best: int
-    """The size kernels are chosen for."""
-    most: int
-
-
-class Recipe(_Frozen):
-    """All that decides what a plan is. Two plans with the same recipe are interchangeable."""
-
-    format: int = FORMAT
-    onnx_sha256: Sha256
-    """Of the graph with its weights."""
-    flavour: str
-    version: str
-    targets: tuple[str, ...]
-    """Compute capabilities, or the GPU with its driver, as `Flavour.targets` gives them."""
-    profiles: tuple[Profile, ...]
-    precision: Precision
-    quantisation: Sha256 | None = None
-    """Of all scales, where the precision needs some."""
-    flags: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """The SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-
-    def serves(self, rows: int) -> bool:
-        """Whether a batch of that size has a profile."""
-        return any(profile.least <= rows <= profile.most for profile in self.profiles)
-
-
-class Quality(_Frozen):
-    """What the bundle's quality gate said about a quantised engine."""
-
-    accepted: bool
-    """No figure fails that holds unquantised."""
-    unquantised: dict[str, float]
-    quantised: dict[str, float]
-    """The gate's figures, by name."""
-
-
-class Measured(_Frozen):
-    """What a plan did when it was run, beside torch on the same device in the same run."""
-
-    device: str
-    parity: float
-    """|difference| / |torch in float32|, over random rows."""
-    seconds: dict[int, float]
-    """Median of a run, by bucket."""
-    torch_precision: Precision
-    torch_seconds: dict[int, float]
-    """Of the torch engine that would serve instead."""
-
-    @property
-    def speedup(self) -> float:
-        """Torch's time over the plan's, in the mean over buckets (geometric)."""
-        ratios = [self.torch_seconds[rows] / seconds for rows, seconds in self.seconds.items()]
-        return math.exp(sum(map(math.log, ratios)) / len(ratios))
-
-
-class Record(_Frozen):
-    """What the JSON beside a plan says."""
-
-    recipe: Recipe
-    source: Sha256
-    """`models.export.source_digest` of the net: finds the plan without exporting the net again."""
-    bundle: str
-    net: str
-    graph: str
-    """`Graph.name`."""
-    plan: Annotated[str, Field(pattern=r"^[0-9a-f]+-[0-9a-f]+\.plan$")]
-    """File name, in the same directory."""
-    plan_sha256: Sha256
-    plan_bytes: int
-    onnx_bytes: int
-    export_seconds: float
-    build_seconds: float
-    kernels: int
-    """Launches of one forward."""
-    fused_attentions: int
-    """Of one forward."""
-    depth: int
-    """Attentions of the graph."""
-    exported_parity: float | None = None
-    """Of the exported graph in ONNX Runtime; None where that cannot run it."""
-    measured: Measured | None = None
-    """None: never run yet, for want of a device."""
-    quality: Quality | None = None
-    """None: not quantised."""
+class CacheUnsafe(EngineUnavailable):
+    """Others may write into the directory, so nothing is taken from it and nothing put into it."""
 
 
 class EngineCache:
@@ -150,52 +76,115 @@ class EngineCache:
         return cls(Path(base) / "gridit" / "engines")
 
     def records(self) -> Iterator[Record]:
-        """Every readable record, in the order of their keys."""
-        for path in sorted(self.root.glob("*.json")):
+        """Every record that is sound, in the order of their keys. Others are passed over, with a line in the log."""
+        for path in self.record_files():
             try:
-                record = Record.model_validate_json(path.read_bytes())
-            except ValidationError:
-                _log.warning("engine record skipped", extra={"action": "engine_cache.skip", "path": str(path)})
-                continue
-            if record.recipe.format == FORMAT and record.recipe.key == path.stem:
+                yield self.read(path)
+            except PlanDamaged as error:
+                fields = {"action": "engine_cache.skip", "path": str(path), "fault": error.fault, "reason": str(error)}
+                _log.warning("engine record skipped", extra=fields)
+
+    def find(self, source: str, *, flavour: str, version: str) -> Iterator[Record]:
+        """The sound records of what was made of `source`, a `models.export.source_digest`; nothing is exported."""
+        for record in self.records():
+            if (record.source, record.recipe.flavour, record.recipe.version) == (source, flavour, version):
                 yield record
+
+    def record_files(self) -> list[Path]:
+        """Where records are, sound or not. None, with a line in the log, if others may write into the directory."""
+        if not self.root.exists():
+            return []
+        try:
+            owned.check_directory(self.root)
+        except NotOwn as error:
+            _log.warning("engine cache unused", extra={"action": "engine_cache.unsafe", "reason": str(error)})
+            return []
+        return sorted(self.root.glob("*.json"))
+
+    def read(self, path: Path) -> Record:
+        """The record in one file of `record_files`. `PlanDamaged` says what is wrong with it."""
+        record = unsealed(_bytes(path), path)
+        if record.recipe.key != path.stem:
+            raise PlanDamaged(f"{path} is not under its own key; it was renamed or edited", fault=Fault.TAMPERED)
+        return record
 
     def plan(self, record: Record) -> bytes:
         """The bytes of a plan, checked. `PlanDamaged` if they are not the ones that were built."""
+        with _refusing():
+            owned.check_directory(self.root)
         path = self.path(record)
-        try:
-            plan = path.read_bytes()
-        except FileNotFoundError as error:
-            raise PlanDamaged(f"{path} is gone") from error
+        plan = _bytes(path)
+        if len(plan) != record.plan_bytes:
+            raise PlanDamaged(f"{path} was changed after it was built: {len(plan)} bytes, not {record.plan_bytes}")
         if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
             raise PlanDamaged(f"{path} was changed after it was built; it is not loaded")
         return plan
 
+    def building(self, key: str) -> Turn:
+        """The turn of whoever looks for, builds and stores a plan, so that no two processes build the same one.
+
+        `key` is a recipe's, with the source's digest in the place of the ONNX's, which is not known before the export.
+        `CacheUnsafe` now rather than after the build.
+        """
+        return Turn(self._directory("locks") / f"{key}.lock")
+
     def store(self, record: Record, plan: bytes) -> None:
-        """Write both files; an older entry of the same key gives way."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._write(self.path(record), plan)
-        self._write(self._record(record.recipe.key), record.model_dump_json(indent=2).encode() + b"\n")
+        """Write both files; an older entry of the same key gives way. `CacheUnsafe`."""
+        with self.writing():
+            owned.write(self.path(record), plan)
+            owned.write(self.record_path(record), sealed(record))
+
+    def amend(self, record: Record) -> Record:
+        """Put what has become known (`AMENDED`) into the record on disk; what `record` does not know is kept.
+
+        `PlanDamaged` if the entry is gone or was replaced by another build.
+        """
+        with self.writing():
+            there = self.read(self.record_path(record))
+            if there.plan_sha256 != record.plan_sha256:
+                raise PlanDamaged(f"{self.path(record)} was replaced by another build")
+            known = {name: value for name in AMENDED if (value := getattr(record, name)) is not None}
+            amended = there.model_copy(update=known)
+            owned.write(self.record_path(record), sealed(amended))
+        return amended
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While nobody else writes or removes anything. `CacheUnsafe`."""
+        with Turn(self._directory("locks") / "writing.lock") as turn:
+            turn.wait()
+            yield
 
     def path(self, record: Record) -> Path:
         """Where a record's plan is."""
         return self.root / record.plan
 
-    def _record(self, key: str) -> Path:
-        return self.root / f"{key}.json"
+    def record_path(self, record: Record) -> Path:
+        """Where a record is."""
+        return self.root / f"{record.recipe.key}.json"
 
-    def _write(self, path: Path, content: bytes) -> None:
-        with tempfile.NamedTemporaryFile(dir=self.root, prefix=".aside-", delete=False) as aside:
-            try:
-                aside.write(content)
-                aside.flush()
-                os.fsync(aside.fileno())
-                Path(aside.name).replace(path)
-            except BaseException:
-                Path(aside.name).unlink(missing_ok=True)
-                raise
+    def _directory(self, name: str) -> Path:
+        try:
+            for path in (self.root, self.root / name):
+                owned.make_directory(path)
+        except NotOwn as error:
+            raise CacheUnsafe(f"{VARIABLE}: {error}") from error
+        return self.root / name
 
 
-def plan_name(recipe: Recipe, plan_sha256: str) -> str:
-    """File name of a plan. Its own hash is in it, so builds of the same recipe at once cannot mix their files."""
-    return f"{recipe.key}-{plan_sha256[:16]}.plan"
+def _bytes(path: Path) -> bytes:
+    with _refusing():
+        return owned.read(path)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What cannot be read or trusted is told as `PlanDamaged`."""
+    try:
+        yield
+    except NotOwn as error:
+        raise PlanDamaged(str(error), fault=Fault.TAMPERED) from error
+    except FileNotFoundError as error:
+        raise PlanDamaged(f"{error.filename} is gone") from error
+    except OSError as error:
+        raise PlanDamaged(f"{error.filename} cannot be read: {error.strerror}") from error

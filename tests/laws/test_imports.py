@@ -35,6 +35,7 @@ MODELS_LIBRARIES = frozenset(
         "av",
         "click",
         "diffusers",
+        "filelock",
         "fsspec",
         "huggingface_hub",
         "matplotlib",
