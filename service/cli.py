@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "train": Command("models.train.commands", "Train the nets of a bundle."),
         "evaluate": Command("models.evaluate.commands", "Measure a bundle against real sequences."),
         "compile": Command("models.commands", "Build an engine for a bundle's nets."),
+        "bench": Command("models.bench.commands", "Measure engines and the pipeline on this machine."),
     },
     "Plan": {
         "simulate": Command("workers.simulate.commands", "A day of jobs on a fleet, and who waits how long."),

@@ -65,6 +65,35 @@ def heads(config: Mapping[str, object]) -> int:
     return _whole(config, "num_attention_heads", 16)
 
 
+def as_diffusers(state: Mapping[str, Tensor], *, classes: int) -> dict[str, Tensor]:
+    """The way back: published names -> diffusers', embedders in every block.
+
+    Where there is no table of labels, one for `classes` of them is made that adds nothing.
+    """
+    width = len(state["t_embedder.mlp.2.bias"])
+    silent = {"y_embedder.embedding_table.weight": torch.zeros(classes + 1, width)}
+    whole = {**silent, **state}
+    outside = {named: theirs for theirs, named in _OUTSIDE.items()}
+    found = {"pos_embed.pos_embed": whole["pos_embed"]}
+    for key, tensor in whole.items():
+        layer, _, kind = key.rpartition(".")
+        if layer in outside:
+            found[f"{outside[layer]}.{kind}"] = tensor
+    for block in sorted({int(key.split(".")[1]) for key in state if key.startswith("blocks.")}):
+        found |= _block_of_diffusers(whole, block)
+    return found
+
+
+def _block_of_diffusers(state: Mapping[str, Tensor], block: int) -> dict[str, Tensor]:
+    theirs, ours = f"transformer_blocks.{block}", f"blocks.{block}"
+    found = {f"{theirs}.norm1.emb.{key}": state[named] for key, named in _EMBEDDERS.items()}
+    for kind in ("weight", "bias"):
+        parts = state[f"{ours}.attn.qkv.{kind}"].chunk(3)
+        found |= {f"{theirs}.attn1.to_{which}.{kind}": part for which, part in zip("qkv", parts, strict=True)}
+        found |= {f"{theirs}.{layer}.{kind}": state[f"{ours}.{named}.{kind}"] for layer, named in _INSIDE.items()}
+    return found
+
+
 def _check(config: Mapping[str, object], where: str) -> None:
     kind = config.get("_class_name")
     remedy = "only plain DiTs are drawn with here: take a DiTTransformer2DModel"

@@ -121,12 +121,12 @@ RULES: Mapping[str, Rule] = {
 
 # Back ends that cost seconds or are optional, and the only places that may name them.
 HEAVY: Mapping[str, tuple[str, ...]] = {
-    "diffusers": ("models.checkpoint", "models.nn"),
-    "matplotlib": ("models.evaluate.plots", "workers.simulate.plots"),
+    "diffusers": ("models.bench.peers", "models.checkpoint", "models.nn"),
+    "matplotlib": ("models.bench.plots", "models.evaluate.plots", "workers.simulate.plots"),
     "onnx": ("models.build", "models.engines", "models.export"),
     "onnxruntime": ("models.build", "models.engines", "models.export"),
     "onnxscript": ("models.export",),
-    "openvino": ("models.engines.openvino",),
+    "openvino": ("models.engines._openvino",),
     "tensorrt": ("models.flavours",),
     "tensorrt_rtx_bindings": ("models.flavours",),
     "tensorrt_rtx_libs": ("models.flavours",),

@@ -1,0 +1,138 @@
+"""`gridit bench engines` and `gridit bench pipeline`: how fast this machine is, and what that is compared with."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import TimeElapsedColumn
+
+from models.terminal import DEMO, progress_bar
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from models.bench.report import Report
+    from models.bundle import Bundle
+    from models.spec import Stage
+
+app = typer.Typer(add_completion=False)
+group = typer.Typer(no_args_is_help=True, help="Measure this machine: engines beside others, the whole pipeline.")
+app.add_typer(group, name="bench")
+
+_Result = TypeVar("_Result")
+WIDTH = 110
+"""Columns that tables take where a terminal does not say how many it has."""
+
+BundlePath = Annotated[Path | None, typer.Argument(help="A bundle's directory; left out: --shape, or the one shipped.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write everything that was found there.")]
+Plot = Annotated[Path | None, typer.Option(help="Draw it there, as a PNG file (extra: evaluate).")]
+Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are kept.")]
+Tokens = Annotated[int | None, typer.Option(help="Of the nets of --shape; left out: 256 on a CPU, 1024 on a GPU.")]
+Engines = Annotated[str, typer.Option(help="Engines to try, such as torch,openvino; all: every one.")]
+
+
+@group.command()
+def engines(
+    bundle: BundlePath = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="A published size with random weights: S/2, XL/2; more than one is fine.")
+    ] = None,
+    tokens: Tokens = None,
+    net: Annotated[str, typer.Option("--nets", help="coarse, refine, encoder, decoder; those there are.")] = "",
+    buckets: Annotated[
+        str | None, typer.Option(help="Rows of a run; left out: 1,4 on a CPU, 1,16,32 on a GPU.")
+    ] = None,
+    engine: Annotated[str, typer.Option("--engines", help="Such as torch,openvino; all: every one.")] = "all",
+    precision: Annotated[str, typer.Option("--precisions", help="fp32, bf16, fp16, fp8, int8; all.")] = "all",
+    peer: Annotated[str, typer.Option("--peers", help="diffusers, torch.compile, released loop; all or none.")] = "all",
+    device: Device = "auto",
+    rounds: Rounds = 7,
+    peak_side: Annotated[int, typer.Option(min=64, help="Of the matrices that peaks are measured with.")] = 4096,
+    json: Json = None,
+    plot: Plot = None,
+) -> None:
+    """Every engine that runs here, beside diffusers, torch.compile and the released loop, in every bucket."""
+    from models.bench import engines as benchmark
+    from models.bench import machine
+    from models.bench.options import engines_of, nets_of, numbers, peers_of, precisions_of
+    from models.devices import use
+
+    _check(plot)
+    place = use(device)
+    gpu = place.type != "cpu"
+    nets = nets_of(net, random=bool(shape))
+    with ExitStack() as stack:
+        plan = benchmark.Plan(
+            bundles=_bundles(stack, bundle, shape or [], tokens=tokens or (1024 if gpu else 256), stages=nets.stages),
+            device=place,
+            nets=nets.names,
+            engines=engines_of(engine),
+            precisions=precisions_of(precision),
+            peers=peers_of(peer),
+            buckets=numbers("--buckets", buckets or ("1,16,32" if gpu else "1,4")),
+            rounds=rounds,
+            peak_side=peak_side,
+        )
+        report = _follow(benchmark.run(plan, origin=machine.origin(place)))
+    from models.bench.tables import of_engines
+
+    _out(report, of_engines(report), json=json, plot=plot)
+
+
+def _bundles(
+    stack: ExitStack, path: Path | None, shapes: Sequence[str], *, tokens: int, stages: tuple[Stage, ...]
+) -> tuple[tuple[Bundle, str], ...]:
+    """The one named, those of the shapes in a folder that goes with the stack, or the one that ships."""
+    from models import bundle as bundles
+    from models.bench import shapes as random_ones
+
+    found: list[tuple[Bundle, str]] = []
+    if path is not None or not shapes:
+        found.append((bundles.load(path or DEMO), "its own"))
+    specs = [random_ones.spec_of(shape, tokens=tokens, stages=stages) for shape in shapes]
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if specs else Path()
+    found.extend((random_ones.write(folder, spec), "random") for spec in specs)
+    return tuple(found)
+
+
+def _check(plot: Path | None) -> None:
+    """Refuse now what would fail after minutes."""
+    if plot is not None:
+        from models.bench import plots
+
+        plots.available()
+
+
+def _follow(work: Generator[object, None, _Result]) -> _Result:
+    """Drive a benchmark, saying what it does."""
+    with progress_bar(TimeElapsedColumn()) as progress:
+        task = progress.add_task("", total=None)
+        while True:
+            try:
+                progress.update(task, description=str(next(work)))
+            except StopIteration as end:
+                result: _Result = end.value
+                return result
+
+
+def _out(report: Report, shown: Iterable[Table | str], *, json: Path | None, plot: Path | None) -> None:
+    from models.bench import plots
+    from models.bench.report import write
+
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    for part in shown:
+        console.print(part, soft_wrap=isinstance(part, str), markup=False)
+    if json is not None:
+        write(report, json)
+    if plot is not None:
+        plots.write(report, plot)
+    for path in (path for path in (json, plot) if path is not None):
+        console.print(f"{path} written", soft_wrap=True)

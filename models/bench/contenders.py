@@ -1,0 +1,267 @@
+"""Whatever can run a net here, with one face: our engines in every precision, and the peers they are compared with.
+
+Engines that need a plan are given one by `models.compile`, once: the engine cache keeps it. What cannot run is told
+with its reason and left out, since a benchmark of what is there is worth more than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models import devices, engines, parity
+from models.bench import peers
+from models.bench.peers import Peer
+from models.bench.report import NotRun
+from models.bundle import Bundle
+from models.engine import Engine, EngineUnavailable, NetName, Precision, Rows
+from models.graph import Graph, Part
+from models.nn.dit import DiT
+from models.spec import Stage
+
+TORCH = "torch"
+CANNOT = (RuntimeError, ValueError)
+"""What says that an engine or a peer cannot do this here: engines' own errors, torch's, compilers'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be compared on one net."""
+
+    bundle: Bundle
+    net: NetName
+    graph: Graph
+    buckets: tuple[int, ...]
+    device: torch.device
+    engines: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    peers: tuple[Peer, ...]
+
+
+class Contender(Protocol):
+    """One way to run one net."""
+
+    name: str
+    precision: Precision
+
+    def buckets(self) -> tuple[int, ...]:
+        """Rows that it can be asked for."""
+
+    def ready(self, rows: int) -> Callable[[], object]:
+        """One run of so many rows, whose inputs are made now; run once already."""
+
+    def error(self) -> float:
+        """|difference| / |torch in float32|."""
+
+    def close(self) -> None:
+        """Give memory back."""
+
+
+class OfEngine:
+    """An engine of ours."""
+
+    def __init__(self, engine: Engine, graph: Graph) -> None:
+        """The engine is prepared already."""
+        self.engine, self.graph = engine, graph
+        self.name, self.precision = engine.name, engine.precision
+
+    def buckets(self) -> tuple[int, ...]:
+        """The engine's."""
+        return self.engine.buckets
+
+    def ready(self, rows: int) -> Callable[[], object]:
+        """Modulation rows are inputs here, since they are made once."""
+        inputs = [tensor.to(self.engine.device) for tensor in self.graph.example(rows, seed=rows)]
+        batch = Rows(*inputs[:2])
+        self.engine.run(batch)
+        return lambda: self.engine.run(batch)
+
+    def error(self) -> float:
+        """As the parity gate has it."""
+        return parity.gap(self.engine, self.graph)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+
+class OfPeer:
+    """Somebody else's way to run a DiT, float32 on the CPU or in a precision of its own."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        *,
+        precision: Precision,
+        run: Callable[[int], Callable[[], Tensor]],
+        oracle: Callable[[int], Tensor],
+        rows: tuple[int, ...],
+    ) -> None:
+        """`run(n)` prepares n rows; `oracle(n)` is what they should give."""
+        self.name, self.precision = peer.value, precision
+        self._run, self._oracle, self._rows = run, oracle, rows
+
+    def buckets(self) -> tuple[int, ...]:
+        """As asked."""
+        return self._rows
+
+    @torch.inference_mode()
+    def ready(self, rows: int) -> Callable[[], object]:
+        """With everything that it computes at each step."""
+        run = self._run(rows)
+        run()
+        return torch.inference_mode()(run)
+
+    @torch.inference_mode()
+    def error(self) -> float:
+        """On the smallest bucket."""
+        rows = self._rows[0]
+        found, expected = self._run(rows)().float().cpu(), self._oracle(rows).float().cpu()
+        return float(torch.dist(found, expected) / expected.norm())
+
+    def close(self) -> None:
+        """Let the weights go."""
+        del self._run, self._oracle
+
+
+def gather(wanted: Wanted) -> Generator[str, None, tuple[list[Contender], list[NotRun]]]:
+    """Every contender, prepared, and what is not among them; yields what is being made ready."""
+    ready: list[Contender] = []
+    missing: list[NotRun] = []
+    for title, make in _candidates(wanted):
+        yield title
+        try:
+            ready.append(make())
+        except CANNOT as error:
+            missing.append(NotRun(what=title, why=first_line(error)))
+    return ready, missing
+
+
+def first_line(error: Exception) -> str:
+    """Enough of an error for a table."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def plain(device: torch.device) -> tuple[Precision, ...]:
+    """What torch itself runs nets in on a device."""
+    if device.type == devices.GPU:
+        return Precision.FP32, Precision.BF16, Precision.FP16
+    return Precision.FP32, Precision.BF16
+
+
+def open_engine(name: str, wanted: Wanted, precision: Precision) -> Engine:
+    """The engine, prepared, its plan made first where there is none. Errors: those of `CANNOT`."""
+    engine = _created(name, wanted, precision)
+    if engine is None:
+        from models.compile import compile_bundle
+
+        for _ in compile_bundle(wanted.bundle.path, engine=name, precision=precision, buckets=wanted.buckets):
+            pass
+        engine = engines.create(
+            name,
+            bundle=wanted.bundle,
+            net=wanted.net,
+            precision=precision,
+            buckets=wanted.buckets,
+            device=wanted.device,
+        )
+    engine.prepare()
+    return engine
+
+
+def _created(name: str, wanted: Wanted, precision: Precision) -> Engine | None:
+    """None where a plan is missing, or whatever else keeps it: making one says what."""
+    try:
+        return engines.create(
+            name,
+            bundle=wanted.bundle,
+            net=wanted.net,
+            precision=precision,
+            buckets=wanted.buckets,
+            device=wanted.device,
+        )
+    except EngineUnavailable:
+        if name == TORCH:
+            raise
+        return None
+
+
+def _candidates(wanted: Wanted) -> Iterator[tuple[str, Callable[[], Contender]]]:
+    for name in wanted.engines:
+        for precision in wanted.precisions:
+            if name == TORCH and precision not in plain(wanted.device):
+                continue
+            yield f"{name} {precision}", partial(_of_engine, name, wanted, precision)
+    if isinstance(wanted.net, Stage) and wanted.graph.part is Part.WHOLE:
+        yield from _peer_candidates(wanted, wanted.net)
+
+
+def _of_engine(name: str, wanted: Wanted, precision: Precision) -> Contender:
+    return OfEngine(open_engine(name, wanted, precision), wanted.graph)
+
+
+def _peer_candidates(wanted: Wanted, stage: Stage) -> Iterator[tuple[str, Callable[[], Contender]]]:
+    for peer in wanted.peers:
+        for precision in plain(wanted.device) if peer is Peer.COMPILED else (Precision.FP32,):
+            if precision in wanted.precisions:
+                title = f"{peer} {precision}"
+                yield title, partial(_of_peer, peer, wanted, stage, precision)
+
+
+def _of_peer(peer: Peer, wanted: Wanted, stage: Stage, precision: Precision) -> Contender:
+    net = wanted.bundle.net(stage).to(wanted.device)
+    match peer:
+        case Peer.DIFFUSERS:
+            return _diffusers(net, wanted)
+        case Peer.COMPILED:
+            return _compiled(net, wanted, precision)
+        case Peer.RELEASED:
+            return _released(net, wanted)
+
+
+def _diffusers(net: DiT, wanted: Wanted) -> Contender:
+    theirs, twin = peers.diffusers_net(net).to(wanted.device), peers.as_in_diffusers(net)
+
+    def run(rows: int) -> Callable[[], Tensor]:
+        question = peers.asked(net, rows=rows, device=wanted.device)
+        return lambda: peers.answer_of_diffusers(theirs, question)
+
+    def oracle(rows: int) -> Tensor:
+        question = peers.asked(net, rows=rows, device=wanted.device)
+        answer: Tensor = twin(question.x, question.times, question.labels)
+        return answer
+
+    return OfPeer(Peer.DIFFUSERS, precision=Precision.FP32, run=run, oracle=oracle, rows=wanted.buckets)
+
+
+def _compiled(net: DiT, wanted: Wanted, precision: Precision) -> Contender:
+    call = peers.compiled(net, precision)
+
+    def run(rows: int) -> Callable[[], Tensor]:
+        x, modulation = (part.to(wanted.device, precision.dtype) for part in wanted.graph.example(rows, seed=rows)[:2])
+        return lambda: call(x, modulation)
+
+    def oracle(rows: int) -> Tensor:
+        return wanted.graph.answer(wanted.graph.example(rows, seed=rows))[0]
+
+    return OfPeer(Peer.COMPILED, precision=precision, run=run, oracle=oracle, rows=wanted.buckets)
+
+
+def _released(net: DiT, wanted: Wanted) -> Contender:
+    def run(rows: int) -> Callable[[], Tensor]:
+        question = peers.asked(net, rows=rows, device=wanted.device)
+        null = net.spec.classes
+        return lambda: peers.released(net, question.x, time=500.0 / net.spec.time_scale, label=null)
+
+    def oracle(rows: int) -> Tensor:
+        question = peers.asked(net, rows=rows, device=wanted.device)
+        answer: Tensor = net(question.x, question.times, torch.full_like(question.labels, net.spec.classes))
+        return answer
+
+    return OfPeer(Peer.RELEASED, precision=Precision.FP32, run=run, oracle=oracle, rows=(1,))
