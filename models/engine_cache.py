@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from models import owned
 from models.engine import EngineUnavailable
@@ -57,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 
 class CacheUnsafe(EngineUnavailable):
-    """Others may write into the directory, so nothing is taken from it and nothing put into it."""
+    """The directory cannot be used: others may write into it, or this user may not."""
 
 
 class EngineCache:
@@ -92,33 +93,42 @@ class EngineCache:
 
     def record_files(self) -> list[Path]:
         """Where records are, sound or not. None, with a line in the log, if others may write into the directory."""
-        if not self.root.exists():
-            return []
         try:
-            owned.check_directory(self.root)
-        except NotOwn as error:
+            self.check()
+        except CacheUnsafe as error:
             _log.warning("engine cache unused", extra={"action": "engine_cache.unsafe", "reason": str(error)})
             return []
         return sorted(self.root.glob("*.json"))
 
+    def check(self) -> None:
+        """`CacheUnsafe` if others may write into the directory."""
+        try:
+            if self.root.exists():
+                owned.check_directory(self.root)
+        except NotOwn as error:
+            raise CacheUnsafe(f"{VARIABLE}: {error}") from error
+
     def read(self, path: Path) -> Record:
         """The record in one file of `record_files`. `PlanDamaged` says what is wrong with it."""
-        record = unsealed(_bytes(path), path)
+        with _refusing():
+            content = owned.read(path)
+        record = unsealed(content, path)
         if record.recipe.key != path.stem:
             raise PlanDamaged(f"{path} is not under its own key; it was renamed or edited", fault=Fault.TAMPERED)
         return record
 
     def plan(self, record: Record) -> bytes:
         """The bytes of a plan, checked. `PlanDamaged` if they are not the ones that were built."""
-        with _refusing():
-            owned.check_directory(self.root)
-        path = self.path(record)
-        plan = _bytes(path)
-        if len(plan) != record.plan_bytes:
-            raise PlanDamaged(f"{path} was changed after it was built: {len(plan)} bytes, not {record.plan_bytes}")
+        with self._opened(record) as stream:
+            plan = stream.read()
         if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
-            raise PlanDamaged(f"{path} was changed after it was built; it is not loaded")
+            raise PlanDamaged(f"{self.path(record)} was changed after it was built; it is not loaded")
         return plan
+
+    def glance(self, record: Record) -> None:
+        """As `plan`, but its bytes are not read: only whether they are there, how many, and who may write them."""
+        with self._opened(record):
+            pass
 
     def building(self, key: str) -> Turn:
         """The turn of whoever looks for, builds and stores a plan, so that no two processes build the same one.
@@ -163,18 +173,26 @@ class EngineCache:
         """Where a record is."""
         return self.root / f"{record.recipe.key}.json"
 
+    @contextmanager
+    def _opened(self, record: Record) -> Iterator[BinaryIO]:
+        path = self.path(record)
+        with _refusing():
+            owned.check_directory(self.root)
+            with owned.opened(path) as stream:
+                size = os.fstat(stream.fileno()).st_size
+                if size != record.plan_bytes:
+                    raise PlanDamaged(
+                        f"{path} was changed after it was built: it has {size} bytes, not {record.plan_bytes}"
+                    )
+                yield stream
+
     def _directory(self, name: str) -> Path:
         try:
             for path in (self.root, self.root / name):
                 owned.make_directory(path)
-        except NotOwn as error:
+        except (NotOwn, OSError) as error:
             raise CacheUnsafe(f"{VARIABLE}: {error}") from error
         return self.root / name
-
-
-def _bytes(path: Path) -> bytes:
-    with _refusing():
-        return owned.read(path)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,13 +32,26 @@ def check_directory(path: Path) -> None:
     _check(path, found, remedy=f"chmod go-w {path}, or name a directory inside it, which is then made this user's own")
 
 
-def read(path: Path) -> bytes:
-    """The content of a file. `NotOwn`, or OSError if it cannot be read."""
-    with _opened(path) as stream:
-        found = os.fstat(stream.fileno())
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read. `NotOwn`, or OSError if it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if path.is_symlink():
+            raise NotOwn(f"{path} is a symbolic link; remove it") from error
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise NotOwn(f"{path} is no regular file; remove it")
         _check(path, found, remedy="remove it")
+        yield stream
+
+
+def read(path: Path) -> bytes:
+    """The content of a file, as `opened`."""
+    with opened(path) as stream:
         return stream.read()
 
 
@@ -57,15 +72,6 @@ def write(path: Path, content: bytes) -> None:
         except BaseException:
             Path(aside.name).unlink(missing_ok=True)
             raise
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-    except OSError as error:
-        if path.is_symlink():
-            raise NotOwn(f"{path} is a symbolic link; remove it") from error
-        raise
 
 
 def _check(path: Path, found: os.stat_result, *, remedy: str) -> None:
