@@ -62,10 +62,15 @@ Nets = Mapping[Stage | Codec, Answering]
 class Evaluator:
     """One DiT behind one engine."""
 
-    def __init__(self, net: DiT, engine: Engine) -> None:
-        """`net` is the float32 net the engine was made from; only its modulation half is used."""
+    def __init__(self, net: DiT | ModulationTable, engine: Engine) -> None:
+        """`net`: the float32 net the engine was made from, of which only the modulation half is used; or its rows."""
         self.engine = engine
-        self._modulation = ModulationTable(net, device=engine.device)
+        table = net if isinstance(net, ModulationTable) else ModulationTable(net, device=engine.device)
+        self._modulation = table
+
+    def beside(self, engine: Engine) -> Evaluator:
+        """The same net behind another engine on this device, with the modulation rows that were made already."""
+        return Evaluator(self._modulation, engine)
 
     @property
     def device(self) -> torch.device:

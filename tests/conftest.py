@@ -4,6 +4,8 @@ import os
 
 # Tests run beside one another and beside servers of ours: a pool of waiting threads would only take turns.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Bytes are compared with what torch draws; engines that are compiled beside the work have tests of their own.
+os.environ.setdefault("GRIDIT_ENGINE", "torch")
 
 import pytest
 

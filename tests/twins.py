@@ -24,7 +24,7 @@ from models.plan import Unit, UnitKind
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
 from workers.contracts.errors import BundleUnavailable, JobFailure
 from workers.contracts.job import JobSpec, Stage
-from workers.tasks import Fact, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.tasks import Fact, Opening, RunAlone, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
 
 GRID = 4
 """Frames of a unit, coarse or refined."""
@@ -155,6 +155,12 @@ class TwinRunner:
         for run in batch:
             facts.extend(self._step(run))
         return facts
+
+    def improved(self) -> Opening | None:
+        return None
+
+    def settle(self) -> None:
+        """Nothing is built."""
 
     def close(self) -> None:
         self._runs.clear()

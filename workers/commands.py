@@ -13,7 +13,7 @@ import typer
 
 from workers.contracts import logs, settings
 from workers.contracts.errors import BundleUnavailable
-from workers.contracts.settings import Settings
+from workers.contracts.settings import EngineBuilds, Settings
 from workers.tasks import Engine
 
 app = typer.Typer(help="Run jobs of the queue on this machine's device.", add_completion=False)
@@ -58,15 +58,19 @@ def load(chosen: Settings) -> Engine:
     """
     from models.bundle import BundleError
     from models.engine import EngineUnavailable
-    from workers import runner
+    from workers import loading
+    from workers.childbuilds import ChildBuilder
 
+    builds = chosen.engine_builds is EngineBuilds.BACKGROUND
     try:
-        return runner.load(
+        return loading.load(
             chosen.bundles,
             engine=chosen.engine.value,
             precision=chosen.precision.value,
             device=chosen.device,
             threads=chosen.threads,
+            builder=ChildBuilder(tries=chosen.engine_build_tries) if builds else None,
+            tries=chosen.engine_build_tries,
         )
     except (BundleError, EngineUnavailable) as error:
         raise BundleUnavailable(str(error)) from error

@@ -16,13 +16,17 @@ from queue import Empty, Queue, SimpleQueue
 
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.errors import GriditError
-from workers.tasks import Engine, Fact, Task, TaskFailed, TaskFinished, TickRan
+from workers.tasks import Engine, Fact, Opening, Task, TaskFailed, TaskFinished, TickRan
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
 LOADING_SECONDS = 900.0
 """Budget of loading and warming up; after it the worker counts as stuck."""
+OPENING_SECONDS = 300.0
+"""Budget of opening, warming up and judging engines that were built beside the work."""
+LOOK_SECONDS = 0.25
+"""Between two looks at what is built, while there is work."""
 BATCHES = 10
 """A tick may take so many times the measured batch time before the worker counts as stuck."""
 FIRST_BATCH_SECONDS = 12.0
@@ -38,6 +42,8 @@ class Phase(StrEnum):
 
     LOADING = "loading"
     READY = "ready"
+    OPENING = "opening"
+    """An engine that was built beside the work."""
     FAILED = "failed"
 
 
@@ -58,6 +64,11 @@ class Drop:
     job_id: str
     attempt: int
     why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Build nothing beside the work any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,7 @@ class Device(threading.Thread):
         self._load = load
         self._out = out
         self._lease = lease_seconds
-        self._inbox: SimpleQueue[Task | Drop | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Task | Drop | Settle | None] = SimpleQueue()
         self._attempts: dict[str, int] = {}
         self._batch_seconds = FIRST_BATCH_SECONDS
         self.row_seconds: float | None = None
@@ -97,6 +108,11 @@ class Device(threading.Thread):
         self._busy = True
         self.phase = Phase.LOADING
         self.catalogue: Sequence[CatalogueEntry] = ()
+        """What is served; another value whenever it changes."""
+        self.claiming = threading.Lock()
+        """Held from reading `catalogue` for a claim until `admit`: engines change only between claims."""
+        self._looked_at = 0.0
+        self._opened: Opening | None = None
         self.progress_at: float | None = None
         self.error: BaseException | None = None
 
@@ -108,6 +124,10 @@ class Device(threading.Thread):
         """Take a job off before the next tick; any thread. `Dropped` follows."""
         self._inbox.put(drop)
 
+    def settle(self) -> None:
+        """Build nothing beside the work any more; any thread."""
+        self._inbox.put(Settle())
+
     def close(self) -> None:
         """End the thread after the running tick; any thread."""
         self._inbox.put(None)
@@ -116,7 +136,8 @@ class Device(threading.Thread):
         """Whether it is idle, or a tick ended not too long ago."""
         if self.phase is Phase.FAILED:
             return False
-        limit = LOADING_SECONDS if self.phase is Phase.LOADING else max(self._lease, BATCHES * self._batch_seconds)
+        budget = {Phase.LOADING: LOADING_SECONDS, Phase.OPENING: OPENING_SECONDS}
+        limit = budget.get(self.phase, max(self._lease, BATCHES * self._batch_seconds))
         return not self._busy or time.monotonic() - self._since < limit
 
     def run(self) -> None:
@@ -135,7 +156,7 @@ class Device(threading.Thread):
 
     def _work(self, engine: Engine) -> None:
         self._busy = False
-        while self._take_commands(engine):
+        while self._take_commands(engine, patience=IDLE_SECONDS) and self._improve(engine):
             if engine.has_work:
                 self._mark(busy=True)
                 self._tick(engine)
@@ -154,16 +175,53 @@ class Device(threading.Thread):
         for fact in facts:
             self._out.put(fact)
 
-    def _take_commands(self, engine: Engine) -> bool:
-        """Do all that was asked; with nothing to run, wait for more. False: end."""
+    def _improve(self, engine: Engine) -> bool:
+        """See to engines that are built beside the work, and change to them between two claims. False: end."""
+        if self._opened is None:
+            if time.monotonic() - self._looked_at < LOOK_SECONDS:
+                return True
+            self._looked_at = time.monotonic()
+            self._opened = self._open(engine.improved())
+            self._note_catalogue(engine)
+        if self._opened is None or not self.claiming.acquire(blocking=False):
+            return True
+        try:
+            goes_on = self._take_commands(engine, patience=0.0)  # claimed for the engines that still serve
+            if self._opened is not None:  # else told to settle just now
+                self._opened.swap()
+                self._opened = None
+                self._note_catalogue(engine)
+            return goes_on
+        finally:
+            self.claiming.release()
+
+    def _open(self, opening: Opening | None) -> Opening | None:
+        if opening is not None:
+            self.phase = Phase.OPENING
+            self._mark(busy=True)
+            opening.open()
+            self._mark(busy=False)
+            self.phase = Phase.READY
+        return opening
+
+    def _note_catalogue(self, engine: Engine) -> None:
+        catalogue = tuple(engine.catalogue())
+        if _offers(catalogue) != _offers(self.catalogue):
+            self.catalogue = catalogue
+
+    def _take_commands(self, engine: Engine, *, patience: float) -> bool:
+        """Do all that was asked; with nothing to run, wait for more, `patience` seconds. False: end."""
         while True:
             try:
-                command = self._inbox.get(block=not engine.has_work, timeout=IDLE_SECONDS)
+                command = self._inbox.get(block=patience > 0 and not engine.has_work, timeout=patience)
             except Empty:
                 return True
             match command:
                 case None:
                     return False
+                case Settle():
+                    self._opened = None
+                    engine.settle()
                 case Task(job_id, attempt):
                     self._attempts[job_id] = attempt
                     engine.admit(command)
@@ -176,6 +234,11 @@ class Device(threading.Thread):
     def _mark(self, *, busy: bool) -> None:
         self._since = time.monotonic()
         self._busy = busy
+
+
+def _offers(catalogue: Sequence[CatalogueEntry]) -> list[CatalogueEntry]:
+    """A catalogue without the times that its entries hold."""
+    return [entry.evolve(seen_at=0.0) for entry in catalogue]
 
 
 def _averaged(known: float | None, new: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.job import Job, Stage
-from workers.tasks import BatchFailed, TickRan
+from workers.tasks import Counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,13 @@ class WorkerReady:
 
     catalogue: tuple[CatalogueEntry, ...]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What is served, or how, has changed; the catalogue in Redis says so now."""
+
+    catalogue: tuple[CatalogueEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +79,4 @@ class Redelivered:
     became: str
 
 
-WorkerFact = WorkerReady | Beaten | Claimed | FramePublished | Ended | Left | Redelivered | TickRan | BatchFailed
+WorkerFact = WorkerReady | Beaten | Claimed | FramePublished | Ended | Left | Redelivered | Announced | Counted

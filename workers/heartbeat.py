@@ -115,9 +115,11 @@ class Heartbeat(threading.Thread):
         faulthandler.cancel_dump_traceback_later()
 
     def _arm(self) -> None:
-        """Loading may rightly keep every other thread waiting for long."""
+        """Loading and opening may rightly keep every other thread waiting for long."""
         if self._device.phase is Phase.READY:
             faulthandler.dump_traceback_later(self._silence, exit=True)
+        elif self._device.phase is Phase.OPENING:
+            faulthandler.cancel_dump_traceback_later()
 
     def _watch(self, *, moves: bool) -> None:
         first = self._still.since is None
@@ -153,7 +155,8 @@ class Heartbeat(threading.Thread):
         report(Beaten(time.time(), self._device.progress_at))
 
     def _state(self, holdings: Sequence[Holding]) -> WorkerState:
-        phase = "draining" if self.draining else "ready" if self._device.phase is Phase.READY else "loading"
+        told = self._device.phase if self._device.phase in (Phase.READY, Phase.OPENING) else Phase.LOADING
+        phase = "draining" if self.draining else told.value
         catalogue = self._device.catalogue
         return WorkerState(
             name=self._rq.name,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models import units
 from models.bundle import Bundle
+from models.engine import NetName
 from models.evaluator import take
 from models.media import to_unit
 from models.noise import NoiseSource, ahead, philox
@@ -71,9 +72,21 @@ class UnitInHand:
 class JobInHand:
     """A job's plan less what is done, and its started units."""
 
-    def __init__(self, task: Task, bundle: Bundle, *, device: torch.device, now: float) -> None:
-        """JobFailure if the bundle cannot do what the job asks; `now` on the clock that `late` is asked by."""
+    def __init__(
+        self,
+        task: Task,
+        bundle: Bundle,
+        *,
+        device: torch.device,
+        now: float,
+        generations: Mapping[NetName, int] | None = None,
+    ) -> None:
+        """JobFailure if the bundle cannot do what the job asks; `now` on the clock that `late` is asked by.
+
+        `generations`: the engines of the nets that serve it to its end; by default the first ones.
+        """
         self.task, self.bundle, self.company = task, bundle, COMPANY[task.alone]
+        self.generations = dict(generations or {})
         self.request = request_of(task.spec, bundle)
         every = plan(bundle.spec, self.request)
         self.place = {unit.key: index for index, unit in enumerate(every)}
@@ -134,7 +147,8 @@ class JobInHand:
     def _waiting(self, key: str, run: UnitInHand) -> Waiting:
         """Most steps of a unit wait for the same: the value is made anew only where it differs."""
         asked, first, rows = run.evaluation, run.answered, len(run.evaluation.times)
-        net = Net(self.bundle.spec.name, asked.net, Depth.SHALLOW if asked.reuse is Reuse.TAKE else Depth.WHOLE)
+        depth = Depth.SHALLOW if asked.reuse is Reuse.TAKE else Depth.WHOLE
+        net = Net(self.bundle.spec.name, asked.net, depth, self.generations.get(asked.net, 0))
         last = run.waiting
         if last and (last.net, last.first, last.rows, last.company) == (net, first, rows, self.company):
             return last

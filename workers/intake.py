@@ -51,11 +51,19 @@ class Intake:
         try:
             if self._unsure:
                 self._give_back_unknown()
-            numerics = numerics_of(self._device.catalogue)
-            while len(self._holdings) < self._slots and (claim := self._claim(numerics)) is not None:
-                self._start(claim, numerics)
+            while len(self._holdings) < self._slots and self._take_one():
+                pass
         except AWAY as error:
             log.warning("redis is away", extra={"action": "claim", "error": str(error)})
+
+    def _take_one(self) -> bool:
+        """One more job, for the engines that serve now. False: nothing waits."""
+        with self._device.claiming:
+            numerics = numerics_of(self._device.catalogue)
+            claim = self._claim(numerics)
+            if claim is not None:
+                self._start(claim, numerics)
+            return claim is not None
 
     def _claim(self, numerics: Mapping[str, Numerics]) -> Claim | None:
         self._unsure = True  # until the reply is here, a job may be ours without our knowing
@@ -76,7 +84,8 @@ class Intake:
         report(Claimed(job))
         mine = numerics.get(job.spec.model)
         if mine != job.numerics and claim.units:
-            log.warning("numerics changed", extra={"action": "numerics_changed", "job_id": job.id})
+            fields = {"was": _told(job.numerics), "now": _told(mine)}
+            log.warning("numerics changed", extra={"action": "numerics_changed", "job_id": job.id, **fields})
         try:
             task = results.task_of(claim, self._store)
         except StoreUnavailable:
@@ -87,6 +96,10 @@ class Intake:
         if holding.publishable():
             self._out.put(Resumed(job.id, job.attempt))
         self._device.admit(task)
+
+
+def _told(numerics: Numerics | None) -> str:
+    return "unknown" if numerics is None else f"{numerics.engine} {numerics.precision} {numerics.version}"
 
 
 def numerics_of(catalogue: Sequence[CatalogueEntry]) -> dict[str, Numerics]:

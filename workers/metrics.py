@@ -10,13 +10,24 @@ import dataclasses
 import logging
 import os
 import re
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.job import Job
-from workers.facts import Beaten, Claimed, Ended, FramePublished, Left, Redelivered, WorkerFact, WorkerReady
-from workers.tasks import BatchFailed, Remedy, TickRan
+from workers.facts import Announced, Beaten, Claimed, Ended, FramePublished, Left, Redelivered, WorkerFact, WorkerReady
+from workers.tasks import (
+    BatchFailed,
+    BuildOutcome,
+    EngineBuildEnded,
+    EngineBuildStarted,
+    EngineKept,
+    EngineSwapped,
+    Remedy,
+    TickRan,
+)
 
 log = logging.getLogger("workers")
 
@@ -25,6 +36,8 @@ DURATIONS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 240, 480, 900, 1200)
 """Seconds a user waits."""
 INTERVALS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 1200)
 STEPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BUILDS = (1, 2, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 3600)
+"""Seconds of a compilation."""
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 JOBS = Counter("gridit_jobs", "Jobs that ended.", ["model", "status"], registry=REGISTRY)
@@ -76,6 +89,20 @@ ENGINE_INFO = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livemax",
 )
+ENGINE_FALLBACK = Gauge(
+    "gridit_engine_fallback",
+    "Whether a net is served by another engine than it should be, for want of that one.",
+    ["model", "stage"],
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+ENGINE_BUILD = Histogram(
+    "gridit_engine_build_seconds",
+    "Engines compiled beside the work, by how that ended.",
+    ["engine", "outcome"],
+    registry=REGISTRY,
+    buckets=BUILDS,
+)
 
 for _remedy in Remedy:
     BATCH_FAILURES.labels(_remedy.value)  # a rate of zero, not an absence, until one fails
@@ -88,7 +115,7 @@ def report(fact: WorkerFact) -> None:
     match fact:
         case TickRan() | Beaten() | FramePublished():
             level = logging.DEBUG
-        case BatchFailed():
+        case BatchFailed() | EngineBuildEnded(outcome=BuildOutcome.FAILED):
             level = logging.WARNING
         case _:
             level = logging.INFO
@@ -100,7 +127,14 @@ def project(fact: WorkerFact) -> None:
     match fact:
         case WorkerReady():
             UP.set(1)
-            _note_engines(fact)
+            _note_engines(fact.catalogue)
+        case Announced():
+            _note_engines(fact.catalogue)
+        case EngineSwapped():
+            ENGINE_INFO.labels(fact.model, fact.net, fact.was_engine, fact.was_precision).set(0)
+            ENGINE_INFO.labels(fact.model, fact.net, fact.engine, fact.precision).set(1)
+        case EngineBuildEnded():
+            ENGINE_BUILD.labels(fact.engine, fact.outcome.value).observe(fact.seconds)
         case Beaten():
             HEARTBEAT.set(fact.at)
             PROGRESS.set(fact.progress_at or fact.at)
@@ -118,7 +152,7 @@ def project(fact: WorkerFact) -> None:
             BATCH_STOPS.labels(fact.closed).inc()
         case BatchFailed():
             BATCH_FAILURES.labels(fact.remedy.value).inc()
-        case Claimed() | Left():
+        case Claimed() | Left() | EngineBuildStarted() | EngineKept():
             pass
 
 
@@ -167,9 +201,10 @@ def _note_end(job: Job) -> None:
         STAGE_DURATION.labels(stage).observe(seconds)
 
 
-def _note_engines(fact: WorkerReady) -> None:
-    for entry in fact.catalogue:
+def _note_engines(catalogue: Sequence[CatalogueEntry]) -> None:
+    for entry in catalogue:
         for stage, info in entry.engines.items():
+            ENGINE_FALLBACK.labels(entry.name, stage).set(info.is_fallback)
             ENGINE_INFO.labels(entry.name, stage, info.engine, info.precision).set(1)
 
 
@@ -179,7 +214,22 @@ def _fields(fact: WorkerFact) -> dict[str, object]:
         case Claimed(job) | Ended(job):
             fields: dict[str, object] = {"job_id": job.id, "attempt": job.attempt, "status": job.status.value}
             return fields | ({"code": job.error.code, "error": job.error.message} if job.error else {})
+        case Announced(catalogue):
+            return {"engines": [_summary(entry) for entry in catalogue]}
         case WorkerReady():
-            return {"models": [entry.name for entry in fact.catalogue], "seconds": round(fact.seconds, 3)}
+            engines = [_summary(entry) for entry in fact.catalogue]
+            models = [entry.name for entry in fact.catalogue]
+            return {"models": models, "seconds": round(fact.seconds, 3), "engines": engines}
         case _:
             return dataclasses.asdict(fact)
+
+
+def _summary(entry: CatalogueEntry) -> dict[str, str]:
+    """By net: engine, precision and why; what is built meanwhile; what has failed."""
+    told = {"model": entry.name}
+    for net, info in entry.engines.items():
+        parts = [f"{info.engine} {info.precision}: {info.reason}"]
+        parts += [f"building {info.building}"] if info.building else []
+        parts += [f"failed {info.failed}"] if info.failed else []
+        told[net] = "; ".join(parts)
+    return told

@@ -10,21 +10,21 @@ from collections.abc import Mapping
 
 from models import devices
 from models.bundle import Bundle
+from models.engine import NetName
 from models.engines import Choice
 from models.spec import OFFICIAL_GUIDANCE, OFFICIAL_STEPS, Spacing
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
 from workers.contracts.job import Mode
-from workers.shares import Net
 from workers.tasks import STAGES
 
 
-def engines_of(bundle: Bundle, engines: Mapping[Net, EngineInfo]) -> dict[str, EngineInfo]:
-    """Those of a bundle, by stage."""
-    return {stage.value: engines[Net(bundle.spec.name, stage)] for stage in bundle.spec.stages}
+def engines_of(engines: Mapping[NetName, EngineInfo]) -> dict[str, EngineInfo]:
+    """Those of a bundle, as they are called in the contracts."""
+    return {part.value: info for part, info in engines.items()}
 
 
 def entry_of(bundle: Bundle, engines: Mapping[str, EngineInfo], *, default: str, caches: bool) -> CatalogueEntry:
-    """A bundle with the engines of its stages; `default` is the name of the default model."""
+    """A bundle with the engines of its nets; `default` is the name of the default model."""
     spec = bundle.spec
     return CatalogueEntry(
         name=spec.name,

@@ -36,7 +36,7 @@ from workers.patience import Patience
 from workers.queue.connect import persist
 from workers.queue.ledger import Ledger, Verdict
 from workers.storage import Store
-from workers.tasks import BatchFailed, TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.tasks import Counted, TaskFailed, TaskFinished, UnitFinished
 from workers.tidying import Tidier
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Publisher(threading.Thread):
     def _work(self) -> None:
         results.warm()
         while (fact := self._inbox.get()) is not None:
-            if isinstance(fact, TickRan | BatchFailed):
+            if isinstance(fact, Counted):
                 report(fact)
             elif (holding := self._holdings.get(fact.job_id, fact.attempt)) is not None:
                 with self._blame(holding):

@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from models import alone, devices, units
-from models import bundle as bundles
+from models import units
 from models.bundle import Bundle
-from models.engines import select
-from models.evaluator import Answering, Evaluator
+from models.evaluator import Answering
 from models.media import to_pixels
-from models.spec import Stage
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
 from workers.contracts.errors import BundleUnavailable, DeadlineExceeded, JobFailure, NumericalError
 from workers.contracts.job import MAX_ATTEMPTS
 from workers.faults import Blame, Fault, free_cached_memory
 from workers.inhand import JobInHand, UnitInHand
-from workers.offering import engines_of, entry_of, info_of
-from workers.scheduler import Depth, Net, Past, Slice, Tick, choose
+from workers.scheduler import Net, Past, Slice, Tick, choose
+from workers.serving import Serving
 from workers.stopwatch import stopwatch
-from workers.tasks import BatchFailed, Fact, Remedy, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.tasks import BatchFailed, Fact, Opening, Remedy, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.upgrading import Improving, Upgrading
 
 
 class Runner:
@@ -43,33 +39,44 @@ class Runner:
         *,
         engines: Mapping[Net, EngineInfo],
         clock: Callable[[], float] = time.time,
+        improving: Improving | None = None,
     ) -> None:
-        """`served` by name, the default first; `nets` prepared, every one of each bundle; `engines` of its stages.
+        """`served` by name, the default first; `nets` prepared, every one of each bundle; `engines`: what is told.
 
-        `clock` is that of the tasks' `submitted_at`: ages and deadlines go by it.
+        `clock` is that of the tasks' `submitted_at`: ages and deadlines go by it. `improving`: how it comes to other
+        engines later; None: it stays with these.
         """
-        self._bundles = dict(served)
-        self._nets = {replace(net, depth=depth): evaluator for net, evaluator in nets.items() for depth in Depth}
-        self._engines = dict(engines)
+        self._serving = Serving(served, nets, engines=engines)
+        self._upgrading = None if improving is None else Upgrading(self._serving, improving)
         self._clock = clock
-        self._buckets = {net: evaluator.buckets for net, evaluator in self._nets.items()}
         self._past = Past()
-        self._watch = stopwatch(next(iter(self._nets.values())).device)
+        self._watch = stopwatch(self._serving.device)
         self._jobs: dict[str, JobInHand] = {}
         self._undelivered: list[Fact] = []
 
     def catalogue(self) -> tuple[CatalogueEntry, ...]:
         """What is served, and by which engines; the first bundle is the default model."""
-        default = next(iter(self._bundles))
-        return tuple(
-            entry_of(bundle, engines_of(bundle, self._engines), default=default, caches=self._caches(bundle))
-            for bundle in self._bundles.values()
-        )
+        return self._serving.catalogue()
 
     @property
     def has_work(self) -> bool:
         """Whether a tick would do something."""
         return bool(self._jobs or self._undelivered)
+
+    def improved(self) -> Opening | None:
+        """See to engines that are built beside the work; old ones that serve no job any more are closed."""
+        if self._upgrading is None:
+            return None
+        self._serving.retire((run.bundle.spec.name, run.generations) for run in self._jobs.values())
+        found = self._upgrading.look()
+        self._take_facts()
+        return found
+
+    def settle(self) -> None:
+        """Stop what is built beside the work; repeat-safe."""
+        if self._upgrading is not None:
+            self._upgrading.stop()
+            self._take_facts()
 
     @torch.inference_mode()
     def admit(self, task: Task) -> None:
@@ -90,10 +97,11 @@ class Runner:
     @torch.inference_mode()
     def tick(self) -> list[Fact]:
         """Run one batch, if anything waits. An error of the device itself escapes."""
+        self._take_facts()
         facts = self._undelivered + self._end_late_jobs()
         self._undelivered = []
         waiting = [entry for run in self._jobs.values() for entry in run.waiting()]
-        tick = choose(waiting, buckets=self._buckets, past=self._past, now=self._clock())
+        tick = choose(waiting, buckets=self._serving.buckets, past=self._past, now=self._clock())
         if tick is None:
             return facts
         self._watch.start()
@@ -111,12 +119,14 @@ class Runner:
 
     def close(self) -> None:
         """Drop all jobs and close the engines."""
+        self.settle()
         self._jobs.clear()
-        for net in self._nets.values():
-            net.close()
+        self._serving.close()
 
-    def _caches(self, bundle: Bundle) -> bool:
-        return all(self._nets[Net(bundle.spec.name, stage)].caches for stage in bundle.spec.stages)
+    def _take_facts(self) -> None:
+        if self._upgrading is not None:
+            self._undelivered += self._upgrading.facts
+            self._upgrading.facts = []
 
     def _end_late_jobs(self) -> list[Fact]:
         now = self._clock()
@@ -126,17 +136,17 @@ class Runner:
     def _evaluate(self, tick: Tick) -> Sequence[Tensor] | Fault:
         parts = [self._jobs[part.job_id].running[part.unit].take(part) for part in tick.slices]
         try:
-            return self._nets[tick.net](parts)
+            return self._serving[tick.net](parts)
         except Exception as error:  # noqa: BLE001 - whatever the engine raised, its jobs must be told
             return _fault(error, ", ".join(dict.fromkeys(part.unit for part in tick.slices)))
 
     def _recover(self, tick: Tick, fault: Fault) -> list[Fact]:
         """After a failed batch; its rows still wait. Each step of the way is a tick of its own."""
-        smaller = tuple(size for size in self._buckets[tick.net] if size < tick.bucket)
+        smaller = tuple(size for size in self._serving.buckets[tick.net] if size < tick.bucket)
         if fault.blame is Blame.MEMORY:
             free_cached_memory()
             if smaller:
-                self._buckets[tick.net] = smaller
+                self._serving.buckets[tick.net] = smaller
                 return [_failed(tick, Remedy.SMALLER, fault)]
         if tick.jobs > 1:
             for part in tick.slices:
@@ -195,41 +205,13 @@ class Runner:
 
     def _in_hand(self, task: Task) -> JobInHand:
         name = task.spec.model
-        if name not in self._bundles:
-            raise BundleUnavailable(f"model {name!r} is not served by this worker, only {sorted(self._bundles)}")
-        if task.spec.cache > 1 and not self._caches(self._bundles[name]):
+        serving = self._serving
+        if name not in serving.bundles:
+            raise BundleUnavailable(f"model {name!r} is not served by this worker, only {sorted(serving.bundles)}")
+        if task.spec.cache > 1 and not serving.caches(name):
             raise BundleUnavailable(f"the engines of {name!r} on this worker cannot reuse features (cache)")
-        device = self._nets[Net(name, Stage.COARSE)].device
-        return JobInHand(task, self._bundles[name], device=device, now=self._clock())
-
-
-def load(
-    paths: Sequence[Path],
-    *,
-    engine: str = "auto",
-    precision: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-) -> Runner:
-    """Read the bundles, prepare an engine for each net. BundleError and EngineUnavailable say what is wrong."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    place = devices.use(device)
-    served: dict[str, Bundle] = {}
-    nets: dict[Net, Answering] = {}
-    engines: dict[Net, EngineInfo] = {}
-    for path in paths:
-        bundle = bundles.load(path)
-        name = bundle.spec.name
-        served[name] = bundle
-        for stage in bundle.spec.stages:
-            choice = select(bundle, stage, device=place, engine=engine, precision=precision)
-            choice.engine.prepare()
-            nets[Net(name, stage)] = Evaluator(bundle.net(stage), choice.engine)
-            engines[Net(name, stage)] = info_of(choice)
-        halves = alone.codecs(bundle, device=nets[Net(name, Stage.COARSE)].device)
-        nets |= {Net(name, half): evaluator for half, evaluator in halves.items()}
-    return Runner(served, nets, engines=engines)
+        bundle, engines = serving.bundles[name], serving.generations(name)
+        return JobInHand(task, bundle, device=serving.device, now=self._clock(), generations=engines)
 
 
 def _fault(error: Exception, where: str) -> Fault:

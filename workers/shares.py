@@ -46,6 +46,8 @@ class Net:
     bundle: str
     part: Stage | Codec
     depth: Depth = Depth.WHOLE
+    generation: int = 0
+    """Engines that have served the net before this one: a job goes on with the one it began with."""
 
 
 @dataclass(frozen=True, slots=True)

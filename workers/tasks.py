@@ -122,7 +122,77 @@ class BatchFailed:
     error: str
 
 
-Fact = UnitFinished | TaskFinished | TaskFailed | TickRan | BatchFailed
+class BuildOutcome(StrEnum):
+    """How a build beside the work ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    """The worker ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBuildStarted:
+    """A bundle's nets are being compiled in a child process."""
+
+    model: str
+    engine: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBuildEnded:
+    """The child process is gone."""
+
+    model: str
+    engine: str
+    precision: str
+    outcome: BuildOutcome
+    seconds: float
+    reason: str = ""
+    """Of a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSwapped:
+    """Jobs that begin from now on are served by another engine; those in hand go on with theirs."""
+
+    model: str
+    net: str
+    engine: str
+    precision: str
+    was_engine: str
+    was_precision: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKept:
+    """What was built does not serve: another engine does, and why."""
+
+    model: str
+    net: str
+    engine: str
+    precision: str
+    reason: str
+
+
+EngineFact = EngineBuildStarted | EngineBuildEnded | EngineSwapped | EngineKept
+Counted = TickRan | BatchFailed | EngineFact
+"""Facts of no single job."""
+Fact = UnitFinished | TaskFinished | TaskFailed | Counted
+
+
+class Opening(Protocol):
+    """Engines that were built while others serve."""
+
+    def open(self) -> None:
+        """Open, warm up and judge them; may take minutes. Those that are not right are left out."""
+        ...
+
+    def swap(self) -> None:
+        """Tasks that are admitted from now on are served by them; at once."""
+        ...
 
 
 class Engine(Protocol):
@@ -147,6 +217,14 @@ class Engine(Protocol):
 
     def tick(self) -> Sequence[Fact]:
         """Run one engine batch; [] when nothing is runnable."""
+        ...
+
+    def improved(self) -> Opening | None:
+        """See to engines that are built beside the work, cheaply; those that have been built since, to be opened."""
+        ...
+
+    def settle(self) -> None:
+        """Stop what is built; nothing comes of `improved` any more. Repeat-safe."""
         ...
 
     def close(self) -> None:

@@ -14,10 +14,11 @@ from contextlib import suppress
 from queue import Empty, Full, Queue
 
 from workers.contracts import keys
+from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.errors import GriditError, StoreUnavailable
 from workers.contracts.settings import Settings
 from workers.device import Device, Drop, Out, Phase, Why
-from workers.facts import WorkerReady
+from workers.facts import Announced, WorkerReady
 from workers.heartbeat import Heartbeat
 from workers.holdings import Holdings
 from workers.intake import Intake
@@ -87,6 +88,7 @@ class Worker:
         self._stop_asked_at: float | None = None
         self._hurried = False
         self._hung = False
+        self._announced: tuple[CatalogueEntry, ...] = ()
 
     def stop(self) -> None:
         """Ask it to stop, as SIGTERM does; any thread."""
@@ -106,7 +108,7 @@ class Worker:
             thread.start()
         try:
             self._load(heartbeat)
-            self._serve(sweeper)
+            self._serve(sweeper, heartbeat)
             heartbeat.draining = True
             heartbeat.hurry()
             self._drain()
@@ -138,12 +140,20 @@ class Worker:
         while self._device.phase is Phase.LOADING and not self._stopping:
             self._listen(0.05)
         if self._device.phase is Phase.READY:
-            persist(lambda: self._ledger.announce(self._device.catalogue), action="announce")
+            report(WorkerReady(self._announce(), time.monotonic() - began))
             heartbeat.hurry()
-            report(WorkerReady(tuple(self._device.catalogue), time.monotonic() - began))
 
-    def _serve(self, sweeper: Sweeper) -> None:
+    def _announce(self) -> tuple[CatalogueEntry, ...]:
+        """Write down what is served."""
+        self._announced = tuple(self._device.catalogue)
+        persist(lambda: self._ledger.announce(self._announced), action="announce")
+        return self._announced
+
+    def _serve(self, sweeper: Sweeper, heartbeat: Heartbeat) -> None:
         while not self._stopping:
+            if self._device.catalogue != self._announced:
+                report(Announced(self._announce()))
+                heartbeat.hurry()
             self._fill()
             sweeper.sweep(time.monotonic())
             self._listen(POLL_SECONDS)
@@ -160,6 +170,7 @@ class Worker:
 
     def _drain(self) -> None:
         """Go on with the jobs in hand, then give back the rest; after a fault they are given up as lost."""
+        self._device.settle()
         until = time.monotonic() + self._settings.drain_seconds
         while self._healthy and len(self._holdings) and not self._hurried and time.monotonic() < until:
             self._listen(0.1)

@@ -26,7 +26,7 @@ from workers.contracts import logs, settings
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.job import Job
 from workers.contracts.settings import Settings
-from workers.tasks import Engine, Fact, Task, TaskFailed, TaskFinished, UnitFinished
+from workers.tasks import Engine, Fact, Opening, Task, TaskFailed, TaskFinished, UnitFinished
 
 
 class Within(StrEnum):
@@ -147,6 +147,12 @@ class Noting:
                     self._jobs.discard(fact.job_id)
         self._notes.note("ticks", f"{began:.6f} {time.time():.6f} {jobs}")
         return facts
+
+    def improved(self) -> Opening | None:
+        return self._inner.improved()
+
+    def settle(self) -> None:
+        self._inner.settle()
 
     def close(self) -> None:
         self._inner.close()

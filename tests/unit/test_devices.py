@@ -12,7 +12,7 @@ from models.engine import EngineUnavailable
 from models.engines import select
 from models.spec import Stage
 from tests.tiny import tiny_bundle
-from workers import runner
+from workers import loading
 
 CPU_ONLY = ("cpu",)
 TWO_GPUS = ("cpu", "cuda:0", "cuda:1")
@@ -46,7 +46,7 @@ def test_a_device_that_is_not_there_names_those_that_are(wish: str, among: tuple
 
 def test_a_worker_serves_on_the_device_asked_for_and_says_so(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "tiny")
-    served = runner.load([bundle.path], device="cpu", threads=1)
+    served = loading.load([bundle.path], device="cpu", threads=1)
     (entry,) = served.catalogue()
     assert {info.device for info in entry.engines.values()} == {"cpu"}
     choice = select(bundle, Stage.COARSE, device=torch.device("cpu"))
@@ -56,4 +56,4 @@ def test_a_worker_serves_on_the_device_asked_for_and_says_so(tmp_path: Path) -> 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_torch_does_not_find_is_refused_before_any_net_is_read(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="device 'cuda' is not there"):
-        runner.load([tmp_path / "no-such-bundle"], device="cuda")
+        loading.load([tmp_path / "no-such-bundle"], device="cuda")

@@ -23,6 +23,15 @@ class EngineInfo(Value):
     """For people: a GPU's place among those its process sees, its name and its identity."""
     reason: str = ""
     """Why this engine was taken."""
+    building: str = ""
+    """What is compiled meanwhile, or waits to be, to serve in its place: "openvino bf16"; "": nothing."""
+    failed: str = ""
+    """What should serve in its place and could not be made, and why; "": nothing."""
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether another engine should serve, which is not there."""
+        return bool(self.building or self.failed)
 
 
 class CatalogueEntry(Value):
@@ -63,7 +72,7 @@ class CatalogueEntry(Value):
     official_guidance_scale: float = 4.0
     is_default: bool = False
     engines: dict[str, EngineInfo] = {}
-    """Per net: "coarse", "refine"."""
+    """Per net: "coarse", "refine", and for the halves of an autoencoder "encoder", "decoder"."""
     seen_at: float
     """When a worker last offered it."""
 
@@ -78,7 +87,7 @@ class WorkerState(Value):
 
     name: str
     phase: str
-    """loading | ready | draining"""
+    """loading | ready | opening (a built engine; jobs wait for it) | draining"""
     pid: int
     host: str
     slots: int

@@ -25,11 +25,12 @@ SHIPPED_BUNDLE = Path(__file__).resolve().parents[2] / "models" / "bundles" / "d
 
 
 class EngineChoice(StrEnum):
-    """Which engine serves the nets; AUTO: TensorRT where a GPU and a flavour of it are present, else torch."""
+    """Which engine serves the nets; AUTO: the fastest that was measured here and computes what torch does."""
 
     AUTO = "auto"
     TORCH = "torch"
     TENSORRT = "tensorrt"
+    OPENVINO = "openvino"
 
 
 class PrecisionChoice(StrEnum):
@@ -39,6 +40,36 @@ class PrecisionChoice(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
+    FP8 = "fp8"
+    INT8 = "int8"
+
+
+COMPUTES: Mapping[EngineChoice, tuple[PrecisionChoice, ...]] = {
+    EngineChoice.TORCH: (PrecisionChoice.FP32, PrecisionChoice.BF16),
+    EngineChoice.TENSORRT: (PrecisionChoice.FP16, PrecisionChoice.BF16, PrecisionChoice.FP8),
+    EngineChoice.OPENVINO: (PrecisionChoice.FP32, PrecisionChoice.BF16, PrecisionChoice.INT8),
+}
+"""What each engine computes in."""
+
+
+class EngineBuilds(StrEnum):
+    """Whether a worker compiles engines that could be faster while it serves."""
+
+    BACKGROUND = "background"
+    """In a child process; the worker goes over to them once they have proved right and faster."""
+    OFF = "off"
+    """It takes those that `gridit compile` has made."""
+
+
+class TorchMode(StrEnum):
+    """How the torch engine runs a net; AUTO: GRAPHS on a GPU, EAGER on a CPU."""
+
+    AUTO = "auto"
+    EAGER = "eager"
+    GRAPHS = "graphs"
+    """One CUDA graph for each bucket."""
+    COMPILE = "compile"
+    """By torch.compile: minutes of start-up, and a C++ compiler on the machine."""
 
 
 class LogLevel(StrEnum):
@@ -90,6 +121,11 @@ class Settings(BaseSettings):
     precision: PrecisionChoice = PrecisionChoice.AUTO
     engine_cache: Path | None = None
     """Where compiled engines are kept; None: in the user's cache directory. Read by `models.engine_cache` itself."""
+    engine_builds: EngineBuilds = EngineBuilds.BACKGROUND
+    engine_build_tries: Annotated[int, Field(ge=1, le=100)] = 2
+    """A build that has failed so often is not begun again, by no worker, until what it is made of or with changes."""
+    torch_mode: TorchMode = TorchMode.AUTO
+    """Read by `models.engines.torch` itself."""
     bundles: Annotated[tuple[Path, ...], NoDecode] = (SHIPPED_BUNDLE,)
     """Bundle directories, separated like PATH; the first is the default model."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -157,6 +193,16 @@ class Settings(BaseSettings):
         if parts.scheme != "file" and not parts.netloc:
             raise ValueError("must name a bucket")
         return value
+
+    @model_validator(mode="after")
+    def _engine_computes_so(self) -> Settings:
+        known = COMPUTES.get(self.engine, tuple(PrecisionChoice))
+        if self.precision is not PrecisionChoice.AUTO and self.precision not in known:
+            raise ValueError(
+                f"{PREFIX}PRECISION: {self.engine} does not compute in {self.precision}, only in {', '.join(known)}; "
+                f"choose one of them, or auto, or leave {PREFIX}ENGINE to auto"
+            )
+        return self
 
     @model_validator(mode="after")
     def _beats_fit_in_lease(self) -> Settings:
