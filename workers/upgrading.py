@@ -136,9 +136,9 @@ class Candidates:
         bundle = upgrading.serving.bundles[net.bundle]
         choice = upgrading.choose(bundle, net.part)
         was, info = upgrading.serving.info(net), info_of(choice)
-        upgrading.want(net, choice)
         if was is not None and (was.engine, was.precision) == (info.engine, info.precision):
             choice.engine.close()
+            upgrading.want(net, choice)
             upgrading.serving.tell(net, was.evolve(reason=info.reason))
             built = self._built
             upgrading.facts.append(EngineKept(net.bundle, net.part.value, built.engine, built.precision, info.reason))
@@ -148,6 +148,7 @@ class Candidates:
         if upgrading.serving[net].caches and not answering.caches:
             answering.close()
             raise EngineUnavailable("it cannot reuse features, as the engine can that serves")
+        upgrading.want(net, choice)
         self._opened.append(_Candidate(net, answering, info))
 
     def _swap(self, each: _Candidate) -> None:
@@ -161,8 +162,7 @@ class Candidates:
 
 def wishes_of(bundle: Bundle, choice: Choice) -> tuple[Wish, ...]:
     """What could be faster than a choice."""
-    wanted: tuple[tuple[str, str], ...] = getattr(choice, "wanted", ())
-    return tuple(Wish(bundle.spec.name, bundle.path, engine, str(precision)) for engine, precision in wanted)
+    return tuple(Wish(bundle.spec.name, bundle.path, engine, precision.value) for engine, precision in choice.wanted)
 
 
 def _answering(bundle: Bundle, part: NetName, *, engine: Engine, before: Answering) -> Answering:

@@ -47,47 +47,48 @@ def create(
     return engine
 
 
+def plain_precision(device: pytorch.device) -> Precision:
+    """What torch computes in when nobody says: bfloat16 on a GPU, float32 on a CPU."""
+    return Precision.BF16 if device.type == devices.GPU else Precision.FP32
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """An engine and why it was taken."""
 
     engine: Engine
     reason: str
+    """For people."""
+    wanted: tuple[Wanted, ...] = ()
+    """(engine, precision) of what may be faster, or was asked for, and is to be built and measured first."""
 
 
 def select(
     bundle: Bundle,
     net: NetName,
     *,
-    engine: str = "auto",
-    precision: str = "auto",
+    engine: str = AUTO,
+    precision: str = AUTO,
     device: pytorch.device | None = None,
+    buckets: Sequence[int] | None = None,
 ) -> Choice:
-    """The engine asked for, or with "auto" TensorRT where `device` is a GPU with a compiled plan at hand, else torch.
+    """The fastest engine that is known to compute what torch computes, of those asked for; without any, torch.
 
-    Without a `device` it is the first GPU, else the CPU.
-
-    Precision "auto": float32 on a CPU; on a GPU bfloat16, but with TensorRT that of the compiled plan, float16 first.
-    `EngineUnavailable` if what was asked for cannot run.
+    "auto" takes a compiled engine only where it was measured on this machine and was faster than torch; one that is
+    named need not be. Precision "auto" is the fastest in the same sense, and of torch `plain_precision`. Nothing is
+    built; a compiled engine comes prepared and has passed its gate. Without a `device` it is the first GPU, else the
+    CPU. `EngineUnavailable` if what was asked for cannot be here at all.
     """
-    device = devices.use() if device is None else device
-    on_gpu = device.type == devices.GPU
-    asked = None if precision == "auto" else Precision(precision)
-    plain = asked or (Precision.BF16 if on_gpu else Precision.FP32)
-    plans = (asked,) if asked else (Precision.FP16, Precision.BF16)
-    if engine == "tensorrt":
-        return Choice(_compiled(bundle, net, plans, device), "asked for")
-    if engine != "auto" or not on_gpu:
-        name, reason = ("torch", "on the CPU") if engine == "auto" else (engine, "asked for")
-        return Choice(create(name, bundle=bundle, net=net, precision=plain, device=device), reason)
-    try:
-        return Choice(_compiled(bundle, net, plans, device), "compiled for this GPU")
-    except EngineUnavailable as error:
-        return Choice(create("torch", bundle=bundle, net=net, precision=plain, device=device), str(error))
-
-
-def _compiled(bundle: Bundle, net: NetName, precisions: Sequence[Precision], device: pytorch.device) -> Engine:
-    for precision in precisions[:-1]:
-        with suppress(EngineUnavailable):
-            return create("tensorrt", bundle=bundle, net=net, precision=precision, device=device)
-    return create("tensorrt", bundle=bundle, net=net, precision=precisions[-1], device=device)
+    place = devices.use() if device is None else device
+    asked = None if precision == AUTO else Precision(precision)
+    offered = partial(create, bundle=bundle, net=net, buckets=buckets, device=place)
+    if engine not in (AUTO, *COMPILED):
+        return Choice(offered(engine, precision=asked or plain_precision(place)), "asked for")
+    by, known = _known(bundle, net, engine=engine, precision=asked, device=place, buckets=_sizes(net, buckets))
+    ranking = rank(known, asked=by)
+    taken, failed = _first(ranking, bundle, net, offered)
+    if taken is not None:
+        return Choice(taken[0], taken[1], ranking.wanted + failed.rebuild)
+    fallback = asked if asked and engine == AUTO and not asked.quantised else plain_precision(place)
+    wanted = ranking.wanted + failed.rebuild
+    return Choice(offered("torch", precision=fallback), because(place, ranking, failed, wanted), wanted)
