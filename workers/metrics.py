@@ -17,6 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from workers.contracts.catalogue import CatalogueEntry
 from workers.contracts.job import Job
+from workers.contracts.settings import EngineChoice
 from workers.facts import Announced, Beaten, Claimed, Ended, FramePublished, Left, Redelivered, WorkerFact, WorkerReady
 from workers.tasks import (
     BatchFailed,
@@ -106,6 +107,9 @@ ENGINE_BUILD = Histogram(
 
 for _remedy in Remedy:
     BATCH_FAILURES.labels(_remedy.value)  # a rate of zero, not an absence, until one fails
+for _engine in set(EngineChoice) - {EngineChoice.AUTO, EngineChoice.TORCH}:
+    for _outcome in BuildOutcome:
+        ENGINE_BUILD.labels(_engine.value, _outcome.value)
 
 
 def report(fact: WorkerFact) -> None:

@@ -174,6 +174,37 @@ ROWS = (
                 (rate("gridit_batch_failures_total", by="remedy"),),
                 stacked=True,
             ),
+            Chart(
+                "Engines that serve",
+                "short",
+                "Machines that serve a network by this engine in this precision. It follows when a worker goes over "
+                "to an engine that was compiled meanwhile.",
+                (
+                    Query(
+                        "sum by (stage, engine, precision) (gridit_engine_info)", "{{stage}} {{engine}} {{precision}}"
+                    ),
+                ),
+                stacked=True,
+            ),
+            Chart(
+                "Networks on the fallback",
+                "short",
+                "Served by another engine than they should be: the better one is being compiled, or that has failed; "
+                "/v1/models says which and why.",
+                (Query("sum by (model, stage) (gridit_engine_fallback)", "{{model}} {{stage}}"),),
+                stacked=True,
+            ),
+            Chart(
+                "Engines compiled beside the work, in the last hour",
+                "short",
+                "Compilations by how they ended. One that has failed as often as the settings allow is not begun again.",
+                (
+                    Query(
+                        "sum by (engine, outcome) (increase(gridit_engine_build_seconds_count[1h]))",
+                        "{{engine}} {{outcome}}",
+                    ),
+                ),
+            ),
         ),
     ),
     Row(

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from tests.twins import spec
+from tests.twins import TwinRunner, spec
+from workers.contracts.catalogue import EngineInfo
 from workers.contracts.job import Job, JobStatus, Stage
-from workers.facts import Beaten, Claimed, Ended, FramePublished, Left, Redelivered, WorkerFact, WorkerReady
+from workers.facts import Announced, Beaten, Claimed, Ended, FramePublished, Left, Redelivered, WorkerFact, WorkerReady
 from workers.metrics import REGISTRY, project
-from workers.tasks import BatchFailed, Remedy, TickRan
+from workers.tasks import (
+    BatchFailed,
+    BuildOutcome,
+    EngineBuildEnded,
+    EngineBuildStarted,
+    EngineKept,
+    EngineSwapped,
+    Remedy,
+    TickRan,
+)
 
 JOB = Job(id="j", spec=spec(), created_at=10.0, started_at=12.5, attempt=1)
+FAILED_BUILD = EngineBuildEnded("twin", "openvino", "bf16", BuildOutcome.FAILED, 12.0, "why")
 ENDED = JOB.evolve(status=JobStatus.COMPLETED, completed_at=20.0, stage_durations={"queue": 2.5, "encode": 1.0})
 
 CASES: list[tuple[WorkerFact, str, dict[str, str], float]] = [
@@ -30,6 +41,8 @@ CASES: list[tuple[WorkerFact, str, dict[str, str], float]] = [
     (TickRan("refine", 12, 16, 0.25, 2), "gridit_batch_stop_total", {"reason": "no_more"}, 1),
     (BatchFailed("refine", 12, 16, 2, Remedy.SPLIT, "why"), "gridit_batch_failures_total", {"remedy": "split"}, 1),
     (Redelivered("j", "queued"), "gridit_jobs_redelivered_total", {}, 1),
+    (FAILED_BUILD, "gridit_engine_build_seconds_sum", {"engine": "openvino", "outcome": "failed"}, 12),
+    (EngineBuildStarted("twin", "openvino", "bf16"), "gridit_engine_build_seconds_count", {}, 0),
 ]
 
 
@@ -48,6 +61,28 @@ def test_gauges_tell_of_the_worker_itself() -> None:
     assert REGISTRY.get_sample_value("gridit_worker_progress_timestamp_seconds") == 100.0
     project(Beaten(at=110.0, progress_at=104.0))
     assert REGISTRY.get_sample_value("gridit_worker_progress_timestamp_seconds") == 104.0
+
+
+def info(engine: str, net: str = "coarse") -> float | None:
+    labels = {"model": "twin", "stage": net, "engine": engine, "precision": "fp32"}
+    return REGISTRY.get_sample_value("gridit_engine_info", labels)
+
+
+def test_the_engine_that_serves_is_told_and_whether_it_is_the_one_that_should() -> None:
+    (plain,) = TwinRunner().catalogue()
+    told = EngineInfo(engine="torch", precision="fp32")
+
+    def fallback(**changes: str) -> float | None:
+        project(Announced((plain.evolve(engines={"coarse": told.evolve(**changes)}),)))
+        return REGISTRY.get_sample_value("gridit_engine_fallback", {"model": "twin", "stage": "coarse"})
+
+    assert (fallback(), info("torch")) == (0, 1)
+    assert fallback(building="openvino fp32") == 1
+    assert fallback(failed="openvino fp32: why") == 1
+    project(EngineSwapped("twin", "coarse", "openvino", "fp32", "torch", "fp32", "faster"))
+    assert (info("torch"), info("openvino")) == (0, 1)
+    project(EngineKept("twin", "coarse", "openvino", "fp32", "slower"))
+    assert (info("torch"), info("openvino")) == (0, 1)
 
 
 def test_a_second_claim_and_a_leaving_job_are_no_wait() -> None:
