@@ -6,8 +6,8 @@ What an engine is, says `models.engine`; which one serves a net on this machine,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +16,14 @@ import torch as pytorch  # in this package the plain name is our own engine's mo
 from models import devices
 from models.bundle import Bundle
 from models.engine import ALONE, BUCKETS, Engine, EngineUnavailable, NetName, Precision
+from models.engines._candidates import candidates, compiled_for
+from models.engines._choice import Asked, Candidate, Wanted, rank, regret
+from models.engines._opening import first_that_opens
 from models.spec import Stage
+
+AUTO = "auto"
+COMPILED = ("openvino", "tensorrt")
+"""Engines that run what was built for this machine beforehand."""
 
 
 def names() -> tuple[str, ...]:
@@ -42,8 +49,7 @@ def create(
         raise EngineUnavailable(f"engine {name!r} is unknown; there are: {', '.join(names())}")
     module = import_module(f"models.engines.{name}")
     place = devices.use() if device is None else device
-    sizes = tuple(buckets or (BUCKETS if isinstance(net, Stage) else ALONE))
-    engine: Engine = module.create(bundle, net=net, precision=precision, buckets=sizes, device=place)
+    engine: Engine = module.create(bundle, net=net, precision=precision, buckets=_sizes(net, buckets), device=place)
     return engine
 
 
@@ -84,11 +90,25 @@ def select(
     offered = partial(create, bundle=bundle, net=net, buckets=buckets, device=place)
     if engine not in (AUTO, *COMPILED):
         return Choice(offered(engine, precision=asked or plain_precision(place)), "asked for")
-    by, known = _known(bundle, net, engine=engine, precision=asked, device=place, buckets=_sizes(net, buckets))
-    ranking = rank(known, asked=by)
-    taken, failed = _first(ranking, bundle, net, offered)
-    if taken is not None:
-        return Choice(taken[0], taken[1], ranking.wanted + failed.rebuild)
-    fallback = asked if asked and engine == AUTO and not asked.quantised else plain_precision(place)
-    wanted = ranking.wanted + failed.rebuild
-    return Choice(offered("torch", precision=fallback), because(place, ranking, failed, wanted), wanted)
+    asking = Asked.FOR_THE_BEST if engine == AUTO else Asked.BY_NAME
+    known: tuple[Candidate, ...] = ()
+    absent: tuple[str, ...] = ()
+    try:
+        name = compiled_for(place) if engine == AUTO else engine
+        known = candidates(bundle, net, engine=name, precision=asked, device=place, buckets=_sizes(net, buckets))
+    except EngineUnavailable as error:
+        if asking is Asked.BY_NAME:
+            raise
+        absent = (str(error),)
+    ranking = rank(known, asked=asking)
+    trial = first_that_opens(ranking.usable, bundle, net, offered)
+    wanted = ranking.wanted + trial.rebuild
+    if trial.opened is not None:
+        return Choice(trial.opened, trial.reason, wanted)
+    plain = asked if asked and asking is Asked.FOR_THE_BEST and not asked.quantised else plain_precision(place)
+    reason = regret((*absent, *ranking.refused, *trial.failures), wanted)
+    return Choice(offered("torch", precision=plain), reason, wanted)
+
+
+def _sizes(net: NetName, buckets: Sequence[int] | None) -> tuple[int, ...]:
+    return tuple(buckets or (BUCKETS if isinstance(net, Stage) else ALONE))

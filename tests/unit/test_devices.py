@@ -49,8 +49,8 @@ def test_a_worker_serves_on_the_device_asked_for_and_says_so(tmp_path: Path) -> 
     served = loading.load([bundle.path], device="cpu", threads=1)
     (entry,) = served.catalogue()
     assert {info.device for info in entry.engines.values()} == {"cpu"}
-    choice = select(bundle, Stage.COARSE, device=torch.device("cpu"))
-    assert (choice.engine.name, choice.engine.device.type, choice.reason) == ("torch", "cpu", "on the CPU")
+    choice = select(bundle, Stage.COARSE, engine="torch", device=torch.device("cpu"))
+    assert (choice.engine.name, choice.engine.device.type, choice.reason) == ("torch", "cpu", "asked for")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
