@@ -1,4 +1,4 @@
-"""A build in a process of its own: started, asked now and then how it goes, stopped. The process is `models.builder`.
+"""A build in a process of its own: started, asked now and then how it goes, stopped. It runs `models.build_child`.
 
 A compiler may take minutes and gigabytes, hold Python's lock all the while, or crash; none of that may touch the
 process that serves. There is no thread and no waiting here: whoever drives calls `poll` when it suits. Failures are
@@ -27,7 +27,7 @@ from models.engine_failures import Attempt, Failures
 from models.owned import NotOwn
 from models.spec import BundleSpec
 
-BUILDER = (sys.executable, "-m", "models.builder")
+BUILDER = (sys.executable, "-m", "models.build_child")
 """The program; it is given a `Commission` as its one argument."""
 LIMIT_SECONDS = 3600.0
 LAST_LINES = 2

@@ -80,7 +80,7 @@ class Failures:
     def may_try(self, attempt: Attempt, *, tries: int) -> bool:
         """Whether it failed less often than `tries` times."""
         failure = self.find(attempt)
-        return failure is None or failure.count < tries
+        return (0 if failure is None else failure.count) < tries
 
     def find(self, attempt: Attempt) -> Failure | None:
         """What is held against it: nothing once a version has changed."""
