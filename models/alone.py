@@ -7,12 +7,15 @@ others gives what it gives here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from models import devices
 from models.bundle import Bundle
-from models.engine import Engine, Precision
+from models.engine import Precision
+from models.engine_cache import EngineCache
 from models.engines import create
 from models.evaluator import Answering, CodecEvaluator, Evaluator, Nets, take
 from models.noise import NoiseSource, philox
@@ -21,24 +24,46 @@ from models.spec import BundleSpec, Codec, Stage
 from models.units import Evaluate, UnitRun, pictures, start
 
 
-def evaluators(bundle: Bundle, *, engine: str = "torch", precision: Precision = Precision.FP32) -> Nets:
-    """Every net of a bundle, prepared."""
+def evaluators(
+    bundle: Bundle,
+    *,
+    engine: str = "torch",
+    precision: Precision = Precision.FP32,
+    codec: str = "torch",
+    device: torch.device | None = None,
+    cache: EngineCache | None = None,
+) -> Nets:
+    """Every net of a bundle, prepared; `codec` is the engine of the autoencoder, where it has one.
+
+    Plans of a compiled engine come from `cache`, or the default one. `EngineUnavailable` if an engine cannot run here.
+    """
+    place = devices.use() if device is None else device
+    made = partial(create, bundle=bundle, device=place, cache=cache)
     nets: dict[Stage | Codec, Answering] = {}
     for stage in bundle.spec.stages:
-        runs: Engine = create(engine, bundle=bundle, net=stage, precision=precision)
+        runs = made(engine, net=stage, precision=precision)
         runs.prepare()
         nets[stage] = Evaluator(bundle.net(stage), runs)
-    return nets | codecs(bundle, device=nets[Stage.COARSE].device)
+    return nets | codecs(bundle, device=place, engine=codec, precision=precision, cache=cache)
 
 
-def codecs(bundle: Bundle, *, device: torch.device) -> dict[Stage | Codec, Answering]:
-    """The halves of the bundle's autoencoder, where it has one."""
+def codecs(
+    bundle: Bundle,
+    *,
+    device: torch.device,
+    engine: str = "torch",
+    precision: Precision = Precision.FP32,
+    cache: EngineCache | None = None,
+) -> dict[Stage | Codec, Answering]:
+    """The halves of the bundle's autoencoder, where it has one, prepared; with torch always in float32."""
     if bundle.spec.autoencoder is None:
         return {}
-    return {
-        half: CodecEvaluator(create("torch", bundle=bundle, net=half, precision=Precision.FP32, device=device))
-        for half in Codec
-    }
+    nets: dict[Stage | Codec, Answering] = {}
+    for half in Codec:
+        runs = create(engine, bundle=bundle, net=half, precision=precision, device=device, cache=cache)
+        runs.prepare()
+        nets[half] = CodecEvaluator(runs)
+    return nets
 
 
 @torch.inference_mode()

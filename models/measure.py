@@ -40,10 +40,10 @@ def measured(
 ) -> tuple[Record, ...]:
     """The records of a net's plans with what was measured here, in the cache as well.
 
-    The plans are taken from the default cache by `create`. `EngineUnavailable` if they do not open.
+    `EngineUnavailable` if the plans do not open.
     """
     place = devices.use() if device is None else device
-    tried = create(engine, bundle=bundle, net=net, precision=precision, buckets=buckets, device=place)
+    tried = create(engine, bundle=bundle, net=net, precision=precision, buckets=buckets, device=place, cache=cache)
     against = create("torch", bundle=bundle, net=net, precision=plain_precision(place), buckets=buckets, device=place)
     by_name = {graph.name: graph for graph in graphs(bundle, net)}
     try:

@@ -16,6 +16,7 @@ import torch as pytorch  # in this package the plain name is our own engine's mo
 from models import devices
 from models.bundle import Bundle
 from models.engine import ALONE, BUCKETS, Engine, EngineUnavailable, NetName, Precision
+from models.engine_cache import EngineCache
 from models.engines._candidates import candidates, compiled_for
 from models.engines._choice import Asked, Candidate, Wanted, rank, regret
 from models.engines._opening import first_that_opens
@@ -40,16 +41,19 @@ def create(
     precision: Precision,
     buckets: Sequence[int] | None = None,
     device: pytorch.device | None = None,
+    cache: EngineCache | None = None,
 ) -> Engine:
     """The engine `name` for one net of a bundle, not yet prepared; without a `device` on the first GPU, else the CPU.
 
-    `EngineUnavailable` if it cannot run here.
+    Plans of a compiled one come from `cache`, or the default one. `EngineUnavailable` if it cannot run here.
     """
     if name not in names():
         raise EngineUnavailable(f"engine {name!r} is unknown; there are: {', '.join(names())}")
     module = import_module(f"models.engines.{name}")
     place = devices.use() if device is None else device
-    engine: Engine = module.create(bundle, net=net, precision=precision, buckets=_sizes(net, buckets), device=place)
+    kept = {"cache": cache} if name in COMPILED and cache is not None else {}
+    sizes = _sizes(net, buckets)
+    engine: Engine = module.create(bundle, net=net, precision=precision, buckets=sizes, device=place, **kept)
     return engine
 
 

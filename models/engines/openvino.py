@@ -169,12 +169,18 @@ def usable(device: torch.device, precision: Precision) -> None:
 
 
 def create(
-    bundle: Bundle, *, net: NetName, precision: Precision, buckets: tuple[int, ...], device: torch.device
+    bundle: Bundle,
+    *,
+    net: NetName,
+    precision: Precision,
+    buckets: tuple[int, ...],
+    device: torch.device,
+    cache: EngineCache | None = None,
 ) -> OpenVINOEngine:
     """From the cache, for this CPU. `EngineUnavailable` says what is missing and how to get it."""
     precision = carried(precision, net)
     usable(device, precision)
-    cache, found = EngineCache.default(), graphs(bundle, net)
+    cache, found = cache or EngineCache.default(), graphs(bundle, net)
     records = find(found, precision=precision, cache=cache, path=bundle.path)
     return engine_of(found, records, cache=cache, buckets=buckets)
 
