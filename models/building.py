@@ -233,6 +233,12 @@ def attempt_of(spec: BundleSpec, *, engine: str, precision: Precision) -> Attemp
     return Attempt(bundle=bundle.hash_of(spec), name=spec.name, engine=engine, precision=precision)
 
 
+def forgive(path: Path, *, engine: str, precision: Precision) -> None:
+    """Hold no earlier failure against a build of the bundle at `path`: somebody asks for it. `BundleError`."""
+    attempt = attempt_of(bundle.read_spec(path), engine=engine, precision=precision)
+    Failures(EngineCache.default().root).forget(attempt)
+
+
 def _spawn(program: Sequence[str], commission: Commission) -> subprocess.Popen[bytes]:
     """Its standard input is never written to: it ends when this process does, and tells the child so."""
     return subprocess.Popen(

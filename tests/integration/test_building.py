@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from models import build_child
-from models.building import Build, Failed, Progress, Succeeded, attempt_of
+from models.building import Build, Failed, Progress, Succeeded, attempt_of, forgive
 from models.bundle import Bundle, BundleError
 from models.engine import Precision
-from models.engine_cache import EngineCache
+from models.engine_cache import VARIABLE, EngineCache
 from models.engine_failures import Attempt, Failures
 from tests.tiny import tiny_bundle
 
@@ -185,6 +185,20 @@ def test_half_a_line_is_no_news(begin: Callable[..., Build], tmp_path: Path) -> 
     assert build.poll() == Progress("start")
     gate.unlink()
     until(lambda: build.poll() == Progress("export"))
+
+
+def test_whoever_asks_for_a_build_is_not_refused_it(
+    begin: Callable[..., Build],
+    bundle: Bundle,
+    cache: EngineCache,
+    attempt: Attempt,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed(begin("1 / 0"))
+    assert not Failures(cache.root).may_try(attempt, tries=1)
+    monkeypatch.setenv(VARIABLE, str(cache.root))
+    forgive(bundle.path, engine=attempt.engine, precision=attempt.precision)
+    assert Failures(cache.root).may_try(attempt, tries=1)
 
 
 def test_no_bundle_no_build(tmp_path: Path, cache: EngineCache) -> None:
