@@ -86,6 +86,56 @@ def engines(
     _out(report, of_engines(report), json=json, plot=plot)
 
 
+@group.command()
+def pipeline(
+    bundle: BundlePath = None,
+    shape: Annotated[str, typer.Option(help="Without a bundle: this published size with random weights.")] = "S/2",
+    tokens: Tokens = None,
+    frames: Annotated[str, typer.Option(help="Lengths of the sequences.")] = "64,256",
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Of the released loop.")] = 250,
+    engine: Annotated[
+        str, typer.Option("--engines", help="Whose plans are made first, such as openvino; all; torch: none.")
+    ] = "all",
+    precision: Annotated[
+        str, typer.Option("--precisions", help="Of these plans; left out: those that need no scales.")
+    ] = "",
+    buckets: Annotated[str, typer.Option(help="Rows of a run.")] = "1,2,4,8,16,32",
+    device: Device = "auto",
+    rounds: Rounds = 5,
+    budget: Annotated[float, typer.Option(min=0, help="Seconds that whole jobs may take, all together.")] = 60.0,
+    json: Json = None,
+    plot: Plot = None,
+) -> None:
+    """Both stages of whole sequences: our way, the released way, and the direct way without factorization."""
+    from models.bench import machine
+    from models.bench import pipeline as benchmark
+    from models.bench.options import engines_of, numbers, plain_or
+    from models.devices import use
+    from models.spec import Stage
+
+    _check(plot)
+    place = use(device)
+    size = tokens or (256 if place.type == "cpu" else 1024)
+    with ExitStack() as stack:
+        ((loaded, weights),) = _bundles(stack, bundle, [] if bundle else [shape], tokens=size, stages=tuple(Stage))
+        plan = benchmark.Plan(
+            bundle=loaded,
+            weights=weights,
+            device=place,
+            frames=numbers("--frames", frames),
+            steps=steps,
+            engines=engines_of(engine),
+            precisions=plain_or(precision, place),
+            buckets=numbers("--buckets", buckets),
+            rounds=rounds,
+            budget=budget,
+        )
+        report = _follow(benchmark.run(plan, origin=machine.origin(place)))
+    from models.bench.tables import of_pipeline
+
+    _out(report, of_pipeline(report), json=json, plot=plot)
+
+
 def _bundles(
     stack: ExitStack, path: Path | None, shapes: Sequence[str], *, tokens: int, stages: tuple[Stage, ...]
 ) -> tuple[tuple[Bundle, str], ...]:

@@ -22,7 +22,7 @@ from models.bundle import Bundle
 from models.engine import Engine, EngineUnavailable, NetName, Precision, Rows
 from models.graph import Graph, Part
 from models.nn.dit import DiT
-from models.spec import Stage
+from models.spec import BundleSpec, Codec, Stage
 
 TORCH = "torch"
 CANNOT = (RuntimeError, ValueError)
@@ -30,14 +30,21 @@ CANNOT = (RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be compared on one net."""
+class Place:
+    """A net to be run, and how."""
 
     bundle: Bundle
     net: NetName
-    graph: Graph
     buckets: tuple[int, ...]
     device: torch.device
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be compared on one net."""
+
+    place: Place
+    graph: Graph
     engines: tuple[str, ...]
     precisions: tuple[Precision, ...]
     peers: tuple[Peer, ...]
@@ -148,6 +155,12 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0][:300]
 
 
+def nets_of(spec: BundleSpec) -> tuple[NetName, ...]:
+    """All that a bundle has."""
+    codecs: tuple[NetName, ...] = tuple(Codec) if spec.autoencoder else ()
+    return (*spec.stages, *codecs)
+
+
 def plain(device: torch.device) -> tuple[Precision, ...]:
     """What torch itself runs nets in on a device."""
     if device.type == devices.GPU:
@@ -155,67 +168,59 @@ def plain(device: torch.device) -> tuple[Precision, ...]:
     return Precision.FP32, Precision.BF16
 
 
-def open_engine(name: str, wanted: Wanted, precision: Precision) -> Engine:
+def open_engine(name: str, place: Place, precision: Precision) -> Engine:
     """The engine, prepared, its plan made first where there is none. Errors: those of `CANNOT`."""
-    engine = _created(name, wanted, precision)
-    if engine is None:
-        from models.compile import compile_bundle
-
-        for _ in compile_bundle(wanted.bundle.path, engine=name, precision=precision, buckets=wanted.buckets):
-            pass
-        engine = engines.create(
-            name,
-            bundle=wanted.bundle,
-            net=wanted.net,
-            precision=precision,
-            buckets=wanted.buckets,
-            device=wanted.device,
-        )
+    create = partial(
+        engines.create,
+        name,
+        bundle=place.bundle,
+        net=place.net,
+        precision=precision,
+        buckets=place.buckets,
+        device=place.device,
+    )
+    try:
+        engine = create()
+    except EngineUnavailable:
+        if name == TORCH:
+            raise
+        _make_plan(name, place, precision)  # which says what keeps it, if it is not the plan
+        engine = create()
     engine.prepare()
     return engine
 
 
-def _created(name: str, wanted: Wanted, precision: Precision) -> Engine | None:
-    """None where a plan is missing, or whatever else keeps it: making one says what."""
-    try:
-        return engines.create(
-            name,
-            bundle=wanted.bundle,
-            net=wanted.net,
-            precision=precision,
-            buckets=wanted.buckets,
-            device=wanted.device,
-        )
-    except EngineUnavailable:
-        if name == TORCH:
-            raise
-        return None
+def _make_plan(name: str, place: Place, precision: Precision) -> None:
+    from models.compile import compile_bundle
+
+    for _ in compile_bundle(place.bundle.path, engine=name, precision=precision, buckets=place.buckets):
+        pass
 
 
 def _candidates(wanted: Wanted) -> Iterator[tuple[str, Callable[[], Contender]]]:
     for name in wanted.engines:
         for precision in wanted.precisions:
-            if name == TORCH and precision not in plain(wanted.device):
+            if name == TORCH and precision not in plain(wanted.place.device):
                 continue
             yield f"{name} {precision}", partial(_of_engine, name, wanted, precision)
-    if isinstance(wanted.net, Stage) and wanted.graph.part is Part.WHOLE:
-        yield from _peer_candidates(wanted, wanted.net)
+    if isinstance(wanted.place.net, Stage) and wanted.graph.part is Part.WHOLE:
+        yield from _peer_candidates(wanted, wanted.place.net)
 
 
 def _of_engine(name: str, wanted: Wanted, precision: Precision) -> Contender:
-    return OfEngine(open_engine(name, wanted, precision), wanted.graph)
+    return OfEngine(open_engine(name, wanted.place, precision), wanted.graph)
 
 
 def _peer_candidates(wanted: Wanted, stage: Stage) -> Iterator[tuple[str, Callable[[], Contender]]]:
     for peer in wanted.peers:
-        for precision in plain(wanted.device) if peer is Peer.COMPILED else (Precision.FP32,):
+        for precision in plain(wanted.place.device) if peer is Peer.COMPILED else (Precision.FP32,):
             if precision in wanted.precisions:
                 title = f"{peer} {precision}"
                 yield title, partial(_of_peer, peer, wanted, stage, precision)
 
 
 def _of_peer(peer: Peer, wanted: Wanted, stage: Stage, precision: Precision) -> Contender:
-    net = wanted.bundle.net(stage).to(wanted.device)
+    net = wanted.place.bundle.net(stage).to(wanted.place.device)
     match peer:
         case Peer.DIFFUSERS:
             return _diffusers(net, wanted)
@@ -226,41 +231,43 @@ def _of_peer(peer: Peer, wanted: Wanted, stage: Stage, precision: Precision) -> 
 
 
 def _diffusers(net: DiT, wanted: Wanted) -> Contender:
-    theirs, twin = peers.diffusers_net(net).to(wanted.device), peers.as_in_diffusers(net)
+    theirs, twin = peers.diffusers_net(net).to(wanted.place.device), peers.as_in_diffusers(net)
 
     def run(rows: int) -> Callable[[], Tensor]:
-        question = peers.asked(net, rows=rows, device=wanted.device)
+        question = peers.asked(net, rows=rows, device=wanted.place.device)
         return lambda: peers.answer_of_diffusers(theirs, question)
 
     def oracle(rows: int) -> Tensor:
-        question = peers.asked(net, rows=rows, device=wanted.device)
+        question = peers.asked(net, rows=rows, device=wanted.place.device)
         answer: Tensor = twin(question.x, question.times, question.labels)
         return answer
 
-    return OfPeer(Peer.DIFFUSERS, precision=Precision.FP32, run=run, oracle=oracle, rows=wanted.buckets)
+    return OfPeer(Peer.DIFFUSERS, precision=Precision.FP32, run=run, oracle=oracle, rows=wanted.place.buckets)
 
 
 def _compiled(net: DiT, wanted: Wanted, precision: Precision) -> Contender:
     call = peers.compiled(net, precision)
 
     def run(rows: int) -> Callable[[], Tensor]:
-        x, modulation = (part.to(wanted.device, precision.dtype) for part in wanted.graph.example(rows, seed=rows)[:2])
+        x, modulation = (
+            part.to(wanted.place.device, precision.dtype) for part in wanted.graph.example(rows, seed=rows)[:2]
+        )
         return lambda: call(x, modulation)
 
     def oracle(rows: int) -> Tensor:
         return wanted.graph.answer(wanted.graph.example(rows, seed=rows))[0]
 
-    return OfPeer(Peer.COMPILED, precision=precision, run=run, oracle=oracle, rows=wanted.buckets)
+    return OfPeer(Peer.COMPILED, precision=precision, run=run, oracle=oracle, rows=wanted.place.buckets)
 
 
 def _released(net: DiT, wanted: Wanted) -> Contender:
     def run(rows: int) -> Callable[[], Tensor]:
-        question = peers.asked(net, rows=rows, device=wanted.device)
+        question = peers.asked(net, rows=rows, device=wanted.place.device)
         null = net.spec.classes
         return lambda: peers.released(net, question.x, time=500.0 / net.spec.time_scale, label=null)
 
     def oracle(rows: int) -> Tensor:
-        question = peers.asked(net, rows=rows, device=wanted.device)
+        question = peers.asked(net, rows=rows, device=wanted.place.device)
         answer: Tensor = net(question.x, question.times, torch.full_like(question.labels, net.spec.classes))
         return answer
 

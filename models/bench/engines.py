@@ -13,7 +13,7 @@ import torch
 
 from models import engines, graph
 from models.bench import contenders, flops, peak, rounds
-from models.bench.contenders import Contender, Wanted
+from models.bench.contenders import Contender, Place, Wanted
 from models.bench.peers import Peer
 from models.bench.report import Default, EnginesReport, Figure, Net, NotRun, Origin, Peak
 from models.bundle import Bundle
@@ -104,9 +104,8 @@ def default(bundle: Bundle, net: NetName, *, name: str, device: torch.device) ->
 
 def _graphs(bundle: Bundle, nets: Sequence[NetName]) -> list[Graph]:
     """Those that run at every step; a net that the bundle does not have is left out."""
-    there = (*bundle.spec.stages, *(tuple(Codec) if bundle.spec.autoencoder else ()))
     found: list[Graph] = []
-    for net in (net for net in nets if net in there):
+    for net in (net for net in nets if net in contenders.nets_of(bundle.spec)):
         every = graph.graphs(bundle, net)
         found.extend(every[:1] if isinstance(net, Stage) else every)
     return found
@@ -115,12 +114,10 @@ def _graphs(bundle: Bundle, nets: Sequence[NetName]) -> list[Graph]:
 def _one(
     plan: Plan, bundle: Bundle, each: Graph, net: Net, peaks: Sequence[Peak]
 ) -> Generator[Doing, None, tuple[list[Figure], list[NotRun], Default | None]]:
+    buckets = plan.buckets if isinstance(each.net, Stage) else ALONE
     wanted = Wanted(
-        bundle=bundle,
-        net=each.net,
+        place=Place(bundle, each.net, buckets, plan.device),
         graph=each,
-        buckets=plan.buckets if isinstance(each.net, Stage) else ALONE,
-        device=plan.device,
         engines=plan.engines or engines.names(),
         precisions=plan.precisions,
         peers=plan.peers,
@@ -132,7 +129,7 @@ def _one(
         yield Doing(f"{net.name}: error of {_title(contender)}")
         errors[_title(contender)] = contender.error()
     figures: list[Figure] = []
-    for bucket in wanted.buckets:
+    for bucket in buckets:
         times = yield from _timed(plan, ready, net, bucket, missing)
         figures.extend(_figures(times, net=net, bucket=bucket, ready=ready, errors=errors, peaks=peaks))
     for contender in ready:

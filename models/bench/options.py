@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models import engines
+import torch
+
+from models import devices, engines
+from models.bench.contenders import plain
 from models.bench.peers import Peer
 from models.engine import NetName, Precision
 from models.spec import Codec, Stage
@@ -49,6 +52,13 @@ def precisions_of(text: str) -> tuple[Precision, ...]:
     """Names of precisions, or all."""
     names = tuple(precision.value for precision in Precision)
     return tuple(Precision(name) for name in (names if text == ALL else _names("--precisions", text, names)))
+
+
+def plain_or(text: str, device: torch.device) -> tuple[Precision, ...]:
+    """Names of precisions; nothing: what torch runs nets in on the device, but for its float32 on a GPU."""
+    if text:
+        return precisions_of(text)
+    return tuple(one for one in plain(device) if device.type != devices.GPU or one is not Precision.FP32)
 
 
 def peers_of(text: str) -> tuple[Peer, ...]:

@@ -95,7 +95,7 @@ def _pipeline(report: PipelineReport) -> Picture:
         factors = [one for one in report.factors if one.frames == frames]
         words = ", ".join(f"{one.name} {one.ratio:.1f}x" for one in factors)
         panel.set_title(f"{frames} frames: {words}", fontsize=8, loc="left", wrap=True)
-    axes[-1].set_xlabel("seconds of one job, steps measured and multiplied out; o: whole jobs measured", fontsize=8)
+    axes[-1].set_xlabel("seconds of one job, steps measured and multiplied out", fontsize=8)
     picture.suptitle(_heading(report), fontsize=9)
     return picture
 
@@ -105,9 +105,6 @@ def _way_bars(panel: Axes, ways: Sequence[Way]) -> None:
     names = [f"{way.name} ({way.coarse_steps} + {way.refine_steps} steps)" for way in ways]
     drawn = panel.barh(names, [way.seconds for way in ways], color=colours, height=0.7)
     panel.bar_label(drawn, [f"{way.seconds:.3g} s" for way in ways], fontsize=7, padding=6)
-    for place, way in enumerate(ways):
-        if way.measured is not None:
-            panel.plot([way.measured], [place], marker="o", color="black", markersize=4, fillstyle="none")
     panel.set_xscale("log")
     panel.set_xlim(min(way.seconds for way in ways) / 3, 4 * max(way.seconds for way in ways))
     _plain(panel)

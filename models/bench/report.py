@@ -150,6 +150,8 @@ class Way(_Frozen):
     """A whole job done in one way."""
 
     frames: int
+    """Asked for."""
+    made: int
     name: str
     mode: str
     sampler: str
@@ -164,8 +166,17 @@ class Way(_Frozen):
     flops: Positive
     seconds: Positive
     """Multiplied out: runs times the components' medians."""
-    measured: float | None = None
-    """Seconds of one whole job that was really run, everything included."""
+
+
+class Check(_Frozen):
+    """A whole job that was really run, everything included, beside the same multiplied out."""
+
+    way: str
+    frames: int
+    coarse_steps: int
+    refine_steps: int
+    multiplied: Positive
+    measured: Positive
 
 
 class Factor(_Frozen):
@@ -203,6 +214,7 @@ class PipelineReport(_Frozen):
     components: tuple[Component, ...]
     ways: tuple[Way, ...]
     factors: tuple[Factor, ...]
+    checks: tuple[Check, ...]
     qualities: tuple[Quality, ...]
     gate: dict[str, object]
     """The bundle's own figures; empty where its weights are random."""

@@ -39,9 +39,12 @@ def of_pipeline(report: PipelineReport) -> Iterator[Table | str]:
     """Machine, components, whole jobs, factors, what is known of the samplers, what was not run."""
     yield _machine(report)
     yield _components(report)
+    yield from dict.fromkeys(f"{one.net}: {one.note}" for one in report.components if one.way == "auto")
     for frames in dict.fromkeys(way.frames for way in report.ways):
         yield _ways(report, frames)
         yield _factors(report, frames)
+    if report.checks:
+        yield _checks(report)
     yield _qualities(report.qualities)
     yield from _said(report)
     yield from _not_run(report.not_run)
@@ -81,17 +84,19 @@ def _cells(figure: Figure, mark: str) -> tuple[str, ...]:
 
 
 def _components(report: PipelineReport) -> Table:
-    table = Table("way", "net", "engine", "rows", "ms", "GFLOP", "GFLOP/s", "note", title="steps, measured")
+    table = Table("way", "net", "engine", "rows", "ms", "GFLOP", "GFLOP/s", title="one run of a net, measured")
     for one in report.components:
         giga = one.flops / 1e9
         times = f"{1000 * one.seconds:.4g}", f"{giga:.4g}", f"{giga / one.seconds:.0f}"
-        table.add_row(one.way, one.net, one.engine, str(one.bucket), *times, one.note)
+        net = f"{one.net} ({one.note})" if one.way == one.net else one.net
+        table.add_row(one.way, net, one.engine, str(one.bucket), *times)
     return table
 
 
 def _ways(report: PipelineReport, frames: int) -> Table:
-    columns = ("way", "mode", "sampler", "steps", "grids", "runs", "TFLOP", "s, multiplied out", "s, measured")
-    table = Table(*columns, title=f"{frames} frames, both stages")
+    columns = ("way", "mode", "sampler", "steps", "grids", "runs", "TFLOP", "seconds")
+    table = Table(*columns, title=f"{frames} frames: measured runs, multiplied out")
+    table.columns[0].no_wrap = True
     for one in (way for way in report.ways if way.frames == frames):
         table.add_row(*_way_cells(one))
     return table
@@ -104,18 +109,27 @@ def _way_cells(one: Way) -> tuple[str, ...]:
         f"{one.sampler}, {one.spacing}",
         f"{one.coarse_steps} + {one.refine_steps}",
         str(one.grids),
-        ", ".join(f"{count} {net}" for net, count in one.runs.items()),
+        "\n".join(f"{count} {net}" for net, count in one.runs.items()),
         f"{one.flops / 1e12:.4g}",
         f"{one.seconds:.4g}",
-        "" if one.measured is None else f"{one.measured:.4g}",
     )
 
 
 def _factors(report: PipelineReport, frames: int) -> Table:
     table = Table("factor", "times as fast", "wanted", "times fewer FLOPs", "from", "to", title=f"{frames} frames")
+    table.columns[0].no_wrap = True
     for one in (factor for factor in report.factors if factor.frames == frames):
         wanted = "" if one.wanted is None else f">= {one.wanted:g}"
         table.add_row(one.name, f"{one.ratio:.2f}", wanted, f"{one.flops:.2f}", one.before, one.after)
+    return table
+
+
+def _checks(report: PipelineReport) -> Table:
+    title = "whole jobs, really run"
+    table = Table("way", "frames", "steps", "s, multiplied out", "s, measured", title=title)
+    for one in report.checks:
+        steps = f"{one.coarse_steps} + {one.refine_steps}"
+        table.add_row(one.way, str(one.frames), steps, f"{one.multiplied:.3g}", f"{one.measured:.3g}")
     return table
 
 
