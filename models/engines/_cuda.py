@@ -27,7 +27,11 @@ class Gpu(Protocol):
         """Work inside is on the stream, after what the caller has begun and before what the caller begins next."""
 
     def record(self, launch: Callable[[], None]) -> Callable[[], None]:
-        """A CUDA graph of `launch`, to be called inside `ordered`. What it launches must have run once before."""
+        """A CUDA graph of `launch`, to be called inside `ordered`. What it launches must have run once before.
+
+        What is to outlive the next call of any graph must go to buffers made by `zeros`: the rest of the memory is
+        shared.
+        """
 
     def synchronize(self) -> None:
         """Wait for the stream."""
@@ -43,6 +47,7 @@ class Cuda:
         self.device = device
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self.handle = int(self._stream.cuda_stream)
+        self._pool = torch.cuda.graph_pool_handle()  # recorded runs follow one another and leave nothing in it
 
     def zeros(self, shape: tuple[int, ...], *, dtype: torch.dtype) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.device)
@@ -57,7 +62,7 @@ class Cuda:
 
     def record(self, launch: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             launch()
         return graph.replay
 

@@ -1,18 +1,37 @@
-"""The engine that is always there: torch, eager, on the CPU or a GPU.
+"""The engine that is always there: torch, on the CPU or a GPU.
 
-In float32 on a CPU its rows do not depend on the size of the batch or on their place in it, bit for bit; that is
-tested, and it is why the patch embedding is unfold + linear and modulation rows are made elsewhere, at a fixed batch.
+It runs eagerly on a CPU; on a GPU runs are recorded (`_torch_graphs`); torch's compiler is taken where it is asked for
+(`_torch_compiled`). In float32 on a CPU its rows do not depend on the size of the batch or on their place in it, bit
+for bit; that is tested, and it is why the patch embedding is unfold + linear and modulation rows are made elsewhere, at
+a fixed batch.
 """
 
 from __future__ import annotations
+
+import os
+from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
 
 from models.bundle import Bundle
-from models.engine import ALONE, NetName, Precision, Rows
+from models.engine import ALONE, CachingEngine, Engine, EngineUnavailable, NetName, Precision, Rows
+from models.graph import graphs
 from models.nn.dit import DiT
-from models.spec import Codec
+from models.spec import Codec, Stage
+
+VARIABLE = "GRIDIT_TORCH_MODE"
+"""Environment variable that names the mode."""
+
+
+class Mode(StrEnum):
+    """How a DiT is run."""
+
+    AUTO = "auto"
+    """GRAPHS on a GPU, EAGER on a CPU."""
+    EAGER = "eager"
+    GRAPHS = "graphs"
+    COMPILE = "compile"
 
 
 class TorchEngine:
@@ -94,8 +113,39 @@ class TorchCodec:
 
 def create(
     bundle: Bundle, *, net: NetName, precision: Precision, buckets: tuple[int, ...], device: torch.device
-) -> TorchEngine | TorchCodec:
-    """A net on `device`; half an autoencoder is float32 whatever the precision."""
+) -> Engine:
+    """A net on `device`; half an autoencoder is run eagerly, in float32 whatever the precision."""
     if isinstance(net, Codec):
         return TorchCodec(bundle.codec(net), device=device)
+    if precision.quantised:
+        raise EngineUnavailable(f"torch does not compute in {precision}; set GRIDIT_PRECISION to auto, fp32 or bf16")
+    return _engine(bundle, net, mode=mode_for(device), precision=precision, buckets=buckets, device=device)
+
+
+def mode_for(device: torch.device) -> Mode:
+    """What the environment asks for on this device. `EngineUnavailable` if it cannot be."""
+    text = os.environ.get(VARIABLE) or Mode.AUTO
+    if text not in tuple(Mode):
+        raise EngineUnavailable(f"{VARIABLE} is {text!r}; it must be one of: {', '.join(Mode)}")
+    on_gpu = device.type == "cuda"
+    if text == Mode.GRAPHS and not on_gpu:
+        raise EngineUnavailable(
+            f"{VARIABLE}=graphs records runs on a GPU and the device is the CPU; set it to auto, eager or compile"
+        )
+    return Mode(text) if text != Mode.AUTO else Mode.GRAPHS if on_gpu else Mode.EAGER
+
+
+def _engine(
+    bundle: Bundle, net: Stage, *, mode: Mode, precision: Precision, buckets: tuple[int, ...], device: torch.device
+) -> CachingEngine:
+    if mode is Mode.GRAPHS:
+        from models.engines._cuda import Cuda
+        from models.engines._torch_graphs import GraphedTorchEngine
+
+        return GraphedTorchEngine(bundle.net(net), gpu=Cuda(device), precision=precision, buckets=buckets)
+    if mode is Mode.COMPILE:
+        from models.engines._torch_compiled import CompiledTorchEngine
+
+        parts = graphs(bundle, net)
+        return CompiledTorchEngine(bundle.net(net), device=device, precision=precision, buckets=buckets, graphs=parts)
     return TorchEngine(bundle.net(net), device=device, precision=precision, buckets=buckets)
