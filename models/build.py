@@ -1,28 +1,36 @@
-"""From ONNX to a TensorRT plan, and from a net to a plan through the cache.
+"""From a graph to a TensorRT plan, through the cache.
 
-Networks are strongly typed: the graph's own types are the precision. Each bucket gets an optimization profile of its
-own, so every kernel knows its shapes; measured, that costs 1.6 to 3.3 times the plan's size and 3 to 4 times the build
-of one wide profile, for weights are shared. Every attention must come out fused, which is counted, not hoped for.
+Each bucket gets an optimization profile of its own, so every kernel knows its shapes; measured, that costs 1.6 to 3.3
+times the plan's size and 3 to 4 times the build of one wide profile, for weights are shared. Every attention of a DiT
+must come out fused, which is counted, not hoped for. That of an autoencoder is only counted: its single head is as
+wide as the net (512 channels in the published one, and fused kernels end at 256), and a forward has one among dozens
+of convolutions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from models import flavours
-from models.engine import BUCKETS, Precision
-from models.engine_cache import EngineCache, PlanDamaged, Profile, Recipe, Record, plan_name
-from models.export import MODULATION, OUT, X, export, source_digest
+from models.compiler import FLAGS, BuildFailed, Built
+from models.compiler import build as build_plan
+from models.engine import ALONE, BUCKETS, Precision
+from models.engine_cache import EngineCache, PlanDamaged, Profile, Quality, Recipe, Record, plan_name
+from models.export import carried, export, parity, source_digest, verifiable
 from models.flavours import Flavour
-from models.nn.dit import DiT
+from models.graph import Graph
+from models.parity import LIMITS
+from models.spec import Codec
 
-FLAGS = ("strongly_typed", "detailed")
-"""What a plan is built with beside its profiles and targets; part of its key."""
+MOST_ROWS = 1024
+"""Of a bucket."""
+OLDEST = {Precision.BF16: 80, Precision.FP8: 89}
+"""The compute capability from which on GPUs know a precision."""
 
 
 class Profiles(StrEnum):
@@ -46,24 +54,43 @@ class Outcome(StrEnum):
     BUILT = "built"
 
 
-class BuildFailed(RuntimeError):
-    """TensorRT made no plan of a graph; the message is its own."""
+class Doing(StrEnum):
+    """Phases of a compilation, as far as they are needed."""
+
+    CHECK = "check"
+    WAIT = "wait"
+    """For another process that builds the same."""
+    EXPORT = "export"
+    VERIFY = "verify"
+    QUANTISE = "quantise"
+    BUILD = "build"
+    MEASURE = "measure"
 
 
 class FusionLost(BuildFailed):
     """A plan was built, but not every attention in it is fused, so it would be slow; it is not kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A plan just made."""
+class ExportWrong(BuildFailed):
+    """What was exported does not compute what the graph computes."""
 
-    plan: bytes
-    seconds: float
-    kernels: int
-    """Launches of one forward: the mean over the profiles."""
-    fused_attentions: int
-    """Of one forward."""
+
+class Prepared(Protocol):
+    """A bundle's nets made ready for a quantised precision, and judged: what `models.quantise.prepare` gives."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all scales."""
+
+    @property
+    def quality(self) -> Quality:
+        """What the bundle's quality gate said."""
+
+    def onnx(self, onnx: bytes, graph: Graph) -> bytes:
+        """What was exported of a graph in `Precision.dtype`, with its scales: for float8."""
+
+    def model(self, graph: Graph) -> Any:
+        """The `openvino.Model` of a graph: for 8-bit integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +103,7 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to compile nets to."""
+    """What to compile graphs to."""
 
     flavour: Flavour
     targets: tuple[str, ...]
@@ -84,7 +111,15 @@ class Order:
     precision: Precision
     profiles: tuple[Profile, ...]
 
-    def recipe(self, onnx_sha256: str) -> Recipe:
+    def of(self, graph: Graph) -> Order:
+        """The same for one graph: half an autoencoder runs one image at a time, and is never quantised."""
+        if not isinstance(graph.net, Codec):
+            return self
+        return replace(
+            self, precision=carried(self.precision, graph.net), profiles=ranges(ALONE, profiles=Profiles.ONE)
+        )
+
+    def recipe(self, onnx_sha256: str, *, prepared: Prepared | None = None) -> Recipe:
         """The order for one graph."""
         return Recipe(
             onnx_sha256=onnx_sha256,
@@ -93,6 +128,7 @@ class Order:
             targets=self.targets,
             profiles=self.profiles,
             precision=self.precision,
+            quantisation=prepared.digest if prepared and self.precision.quantised else None,
             flags=FLAGS,
         )
 
@@ -105,109 +141,135 @@ def order(
     buckets: Sequence[int] = BUCKETS,
     profiles: Profiles = Profiles.PER_BUCKET,
 ) -> Order:
-    """Check what is asked for. ValueError says what this flavour or precision cannot do."""
+    """Check what is asked for. ValueError says what this flavour, precision or target cannot do."""
     if precision is Precision.FP32:
         raise ValueError("TensorRT has no fused attention in fp32; ask for fp16 or bf16, or use the torch engine")
+    if precision is Precision.INT8:
+        raise ValueError("int8 is for CPUs (--engine openvino); TensorRT takes fp16, bf16 or fp8")
     final = flavour.targets(targets)
-    if precision is Precision.BF16 and "sm75" in final:
-        raise ValueError("sm75 has no bfloat16; ask for fp16, or leave it out")
+    old = [target for target in final if flavours.number(target) < OLDEST.get(precision, 0)]
+    if old:
+        remedy = "ask for fp16, or leave that target out"
+        raise ValueError(f"{', '.join(old)} has no {precision}, which sm{OLDEST[precision]} and later have; {remedy}")
     return Order(flavour, final, precision, ranges(buckets, profiles=profiles))
 
 
 def ranges(buckets: Sequence[int], *, profiles: Profiles) -> tuple[Profile, ...]:
-    """Buckets -> the profiles that serve them, ascending."""
+    """Buckets -> the profiles that serve them, ascending. ValueError if they are not batch sizes."""
     buckets = sorted(set(buckets))
+    wrong = [size for size in buckets if not 1 <= size <= MOST_ROWS]
+    if wrong or not buckets:
+        found = f"{wrong[0]} is no batch size" if wrong else "none are named"
+        raise ValueError(f"buckets: {found}; choose some of 1 to {MOST_ROWS}")
     if profiles is Profiles.PER_BUCKET:
         return tuple(Profile(least=size, best=size, most=size) for size in buckets)
     return (Profile(least=buckets[0], best=buckets[len(buckets) // 2], most=buckets[-1]),)
 
 
-def compile_net(
-    net: DiT, order: Order, *, cache: EngineCache, bundle: str, name: str, on_damage: OnDamage = OnDamage.REFUSE
-) -> Iterator[str | Compiled]:
-    """Yield the phases to come ("export", "build") as they begin, if any, then the plan in the cache.
+def compile_graph(
+    graph: Graph,
+    order: Order,
+    *,
+    cache: EngineCache,
+    bundle: str,
+    on_damage: OnDamage = OnDamage.REFUSE,
+    prepared: Prepared | None = None,
+) -> Iterator[Doing | Compiled]:
+    """Yield the phases to come as they begin, then the plan in the cache.
 
-    A hit exports nothing: the net's digest finds the plan. `PlanDamaged` if it is not what was built and `on_damage`
-    is to refuse; `BuildFailed` if TensorRT makes no good plan.
+    A hit exports nothing: the graph's digest finds the plan. `prepared` is needed where the precision is a quantised
+    one. `PlanDamaged` if the plan is not what was built and `on_damage` is to refuse; `BuildFailed` if
+    no good plan can be made.
     """
-    source = source_digest(net, precision=order.precision)
-    known = _known(order, source, cache)
-    if known is not None and _usable(known, cache, on_damage):
-        yield Compiled(known, Outcome.HIT)
-        return
-    yield "export"
+    order = order.of(graph)
+    assert prepared is not None or not order.precision.quantised, "a quantised precision takes scales"
+    source = source_digest(graph, precision=order.precision)
+    with cache.building(order.recipe(source, prepared=prepared).key) as turn:
+        if not turn.mine:
+            yield Doing.WAIT
+            turn.wait()
+        known = _known(order, source, cache, prepared=prepared)
+        if known is not None and _usable(known, cache, on_damage):
+            yield Compiled(known, Outcome.HIT)
+            return
+        exported = yield from _exported(graph, order, prepared)
+        yield Doing.BUILD
+        built = build(exported.onnx, order, graph=graph)
+        recipe = order.recipe(_sha256(exported.onnx), prepared=prepared)
+        quality = prepared.quality if prepared and order.precision.quantised else None
+        record = _record(graph, recipe, source=source, exported=exported, built=built)
+        record = record.model_copy(update={"bundle": bundle, "quality": quality})
+        cache.store(record, built.plan)
+        yield Compiled(record, Outcome.BUILT)
+
+
+def build(onnx: bytes, order: Order, *, graph: Graph) -> Built:
+    """A plan of what was exported of `graph`. `FusionLost`, or `BuildFailed` if there is none."""
+    built = build_plan(onnx, order.flavour, targets=order.targets, profiles=order.profiles)
+    if built.fused_attentions != graph.attentions and not isinstance(graph.net, Codec):
+        raise FusionLost(f"{graph.name}: {built.fused_attentions:g} of {graph.attentions} attentions are fused")
+    return built
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    onnx: bytes
+    parity: float | None
+    seconds: float
+
+
+def _exported(graph: Graph, order: Order, prepared: Prepared | None) -> Generator[Doing, None, _Exported]:
+    """The phases up to an ONNX graph that computes what it shall; that is the generator's value."""
+    yield Doing.EXPORT
     started = time.perf_counter()
-    onnx = export(net, precision=order.precision)
-    exported = time.perf_counter() - started
-    yield "build"
-    built = build(onnx, order, depth=net.spec.depth)
-    recipe = order.recipe(hashlib.sha256(onnx).hexdigest())
-    plan_sha256 = hashlib.sha256(built.plan).hexdigest()
-    record = Record(
+    onnx = export(graph, precision=order.precision)
+    seconds = time.perf_counter() - started
+    gap = None
+    if verifiable(order.precision):
+        yield Doing.VERIFY
+        gap = verified(onnx, graph, precision=order.precision)
+    if order.precision.quantised and prepared is not None:
+        yield Doing.QUANTISE
+        onnx = prepared.onnx(onnx, graph)
+        gap = parity(onnx, graph)  # what was lost, the quality gate judges
+    return _Exported(onnx, gap, seconds)
+
+
+def verified(onnx: bytes, graph: Graph, *, precision: Precision) -> float:
+    """The gap between ONNX Runtime and torch. `ExportWrong` if it is wider than the precision explains."""
+    gap, limit = parity(onnx, graph), LIMITS[Precision.FP16 if precision.quantised else precision]
+    if not gap <= limit:  # so that NaN fails
+        raise ExportWrong(
+            f"{graph.name}: exported in {precision} it differs from torch by {gap:.2g}, more than {limit:.2g}; "
+            "if the weights are too large for fp16, ask for bf16"
+        )
+    return gap
+
+
+def _record(graph: Graph, recipe: Recipe, *, source: str, exported: _Exported, built: Built) -> Record:
+    plan_sha256 = _sha256(built.plan)
+    return Record(
         recipe=recipe,
         source=source,
-        bundle=bundle,
-        net=name,
-        graph=f"{name}-whole",
+        bundle="",
+        net=graph.net,
+        graph=graph.name,
         plan=plan_name(recipe, plan_sha256),
         plan_sha256=plan_sha256,
         plan_bytes=len(built.plan),
-        onnx_bytes=len(onnx),
-        export_seconds=round(exported, 3),
+        onnx_bytes=len(exported.onnx),
+        export_seconds=round(exported.seconds, 3),
         build_seconds=round(built.seconds, 3),
         kernels=built.kernels,
-        fused_attentions=built.fused_attentions,
-        depth=net.spec.depth,
+        fused_attentions=int(built.fused_attentions),
+        depth=graph.attentions,
+        exported_parity=exported.parity,
     )
-    cache.store(record, built.plan)
-    yield Compiled(record, Outcome.BUILT)
 
 
-def build(onnx: bytes, order: Order, *, depth: int) -> Built:
-    """A plan of a graph with `depth` attentions. `FusionLost` if fewer are fused, `BuildFailed` if there is none."""
-    started = time.perf_counter()
-    plan = _serialize(onnx, order)
-    seconds = time.perf_counter() - started
-    kernels = flavours.count(order.flavour.listing(plan))
-    wanted = depth * len(order.profiles)
-    if kernels.fused_attentions != wanted:
-        raise FusionLost(f"{kernels.fused_attentions} of {wanted} attentions are fused")
-    return Built(plan, seconds, kernels.total // len(order.profiles), kernels.fused_attentions // len(order.profiles))
-
-
-def _serialize(onnx: bytes, order: Order) -> bytes:
-    flavour, trt = order.flavour, order.flavour.trt
-    flavour.log.clear()
-    builder = trt.Builder(flavour.logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, flavour.logger)
-    if not parser.parse(onnx):
-        raise BuildFailed("; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors)))
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layers must have names to be counted
-    flavour.aim(config, order.targets)
-    for profile in order.profiles:
-        config.add_optimization_profile(_profile(builder, network, profile))
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise BuildFailed("; ".join(flavour.log.problems) or "TensorRT gave no reason")
-    return bytes(plan)
-
-
-def _profile(builder: Any, network: Any, profile: Profile) -> Any:
-    made = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        assert tensor.name in (X, MODULATION)
-        rest = tuple(tensor.shape)[1:]
-        made.set_shape(tensor.name, *((batch, *rest) for batch in (profile.least, profile.best, profile.most)))
-    assert network.get_output(0).name == OUT
-    return made
-
-
-def _known(order: Order, source: str, cache: EngineCache) -> Record | None:
-    for record in cache.records():
-        if record.source == source and record.recipe == order.recipe(record.recipe.onnx_sha256):
+def _known(order: Order, source: str, cache: EngineCache, *, prepared: Prepared | None) -> Record | None:
+    for record in cache.find(source, flavour=order.flavour.name, version=order.flavour.version):
+        if record.recipe == order.recipe(record.recipe.onnx_sha256, prepared=prepared):
             return record
     return None
 
@@ -220,3 +282,7 @@ def _usable(record: Record, cache: EngineCache, on_damage: OnDamage) -> bool:
             raise
         return False
     return True
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,97 +1,190 @@
-"""Compile a bundle: every net to an engine's plan in the cache, told as a sequence of facts, and shown on a terminal.
+"""Compile a bundle: every graph of every net to an engine's plan in the cache, told as a sequence of facts, and shown.
 
-`compile_bundle` does the work and says what it does; `show` draws it. The command itself is in `models.commands`.
+`compile_bundle` does the work and says what it does, whichever engine it is for; `show` draws it on a terminal. The
+command itself is in `models.commands`, the same in a process beside a worker in `models.building`.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from models import bundle, flavours
-from models.build import BuildFailed, Compiled, OnDamage, Outcome, Profiles, compile_net, order
-from models.engine import BUCKETS, EngineUnavailable, Precision
+from models import bundle as bundles
+from models.build import Compiled, Doing, OnDamage, Outcome, Prepared, Profiles
+from models.bundle import Bundle
+from models.compiler import BuildFailed
+from models.compilers import Compiler, compiler
+from models.engine import ALONE, BUCKETS, EngineUnavailable, NetName, Precision
 from models.engine_cache import EngineCache, PlanDamaged, Record
+from models.export import carried
 from models.flavours import CURRENT
+from models.graph import Part, graphs
+from models.spec import BundleSpec, Codec, Stage
 
-COMPILED = "tensorrt"
-"""The engine that runs what is compiled here."""
+PRECISIONS = {"tensorrt": Precision.FP16, "openvino": Precision.FP32}
+"""What an engine is compiled in unless told otherwise."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Work on a net begins."""
+    """Work on a graph begins, or on a whole net or bundle."""
 
-    net: str
+    graph: str
+    """`Graph.name`, or the net's or the bundle's."""
     doing: str
-    """"check", "export" or "build"."""
+    """One of `Doing`."""
+    index: int
+    """Which graph of the bundle, from 1; 0 before the first."""
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A net's plan is in the cache."""
+    """A graph's plan is in the cache."""
 
     record: Record
     path: Path
     outcome: Outcome
     seconds: float
-    """Wall time of all phases, this time."""
+    """Wall time of all phases but measuring, this time."""
 
 
 def compile_bundle(
     path: Path,
     *,
-    engine: str = COMPILED,
+    engine: str = "tensorrt",
     targets: Sequence[str] = (CURRENT,),
-    precision: Precision = Precision.FP16,
+    precision: Precision | None = None,
     buckets: Sequence[int] = BUCKETS,
     profiles: Profiles = Profiles.PER_BUCKET,
     on_damage: OnDamage = OnDamage.REFUSE,
     cache: EngineCache | None = None,
+    data: Path | None = None,
 ) -> Iterator[Phase | Done]:
-    """Compile both nets of the bundle at `path`, one after the other.
+    """Compile every graph of the bundle at `path`, one after the other.
 
-    ValueError for what cannot be asked for, `BundleError`, `EngineUnavailable` where the compiler or a GPU is
-    missing, `PlanDamaged`, `BuildFailed`.
+    What was built for this very machine is run and timed as well, and its records amended; what was built for another
+    is not. `data`: real sequences that a quantised bundle is judged by, where it has none of its own. ValueError for
+    what cannot be asked for, `BundleError`, `EngineUnavailable` where the compiler or a device is missing,
+    `PlanDamaged`, `BuildFailed`.
     """
-    if engine != COMPILED:
-        raise ValueError(f"engine {engine} has nothing to compile; only {COMPILED} has")
-    loaded, cache = bundle.load(path), cache or EngineCache.default()
-    wanted = order(flavours.detect(), targets=targets, precision=precision, buckets=buckets, profiles=profiles)
-    for stage in loaded.spec.nets:
-        yield Phase(stage, "check")
+    cache, precision = cache or EngineCache.default(), precision or PRECISIONS.get(engine, Precision.FP32)
+    wanted = compiler(
+        engine,
+        targets=targets,
+        precision=precision,
+        buckets=buckets,
+        profiles=profiles,
+        on_damage=on_damage,
+        cache=cache,
+    )
+    loaded = bundles.load(path)
+    prepared = yield from _prepared(loaded, precision, data=data)
+    nets: tuple[NetName, ...] = (*loaded.spec.nets, *(Codec if loaded.spec.autoencoder else ()))
+    first = 1
+    for net in nets:
+        done = yield from _net(loaded, net, wanted, prepared=prepared, cache=cache, first=first)
+        first += len(done)
+        records = tuple(fact.record for fact in done)
+        if wanted.here(records) and not all(record.measured for record in records):
+            yield Phase(net, Doing.MEASURE, first - 1, graph_count(loaded.spec))
+            chosen = buckets if isinstance(net, Stage) else ALONE
+            records = _measured(loaded, net, records, compiler=wanted, cache=cache, buckets=chosen)
+        yield from (replace(fact, record=record) for fact, record in zip(done, records, strict=True))
+
+
+def graph_count(spec: BundleSpec) -> int:
+    """How many graphs all nets of a bundle have together, as `models.graph.graphs` gives them."""
+    sizes = len({spec.grid * spec.coarse_size, spec.refined_size})
+    return len(Part) * len(spec.nets) + (len(Codec) * sizes if spec.autoencoder else 0)
+
+
+def _prepared(loaded: Bundle, precision: Precision, *, data: Path | None) -> Generator[Phase, None, Prepared | None]:
+    """Scales and what the quality gate says about them, where the precision takes some."""
+    if not precision.quantised:
+        return None
+    steps = import_module("models.quantise").prepare(loaded, precision, data=data)
+    while True:
+        try:
+            yield Phase(loaded.spec.name, next(steps), 0, graph_count(loaded.spec))
+        except StopIteration as end:
+            prepared: Prepared = end.value
+            return prepared
+
+
+def _net(
+    loaded: Bundle, net: NetName, compiler: Compiler, *, prepared: Prepared | None, cache: EngineCache, first: int
+) -> Generator[Phase, None, tuple[Done, ...]]:
+    """All graphs of one net, the first of which is the bundle's `first`."""
+    done, total = [], graph_count(loaded.spec)
+    for index, graph in enumerate(graphs(loaded, net), start=first):
+        yield Phase(graph.name, Doing.CHECK, index, total)
         started = time.perf_counter()
-        net = loaded.net(stage)
-        for fact in compile_net(net, wanted, cache=cache, bundle=loaded.spec.name, name=stage, on_damage=on_damage):
+        for fact in compiler.compile(graph, bundle=loaded.spec.name, prepared=prepared):
             if isinstance(fact, Compiled):
                 seconds = time.perf_counter() - started
-                yield Done(fact.record, cache.path(fact.record), fact.outcome, seconds)
+                done.append(Done(fact.record, cache.path(fact.record), fact.outcome, seconds))
             else:
-                yield Phase(stage, fact)
+                yield Phase(graph.name, fact, index, total)
+    return tuple(done)
+
+
+def _measured(
+    loaded: Bundle,
+    net: NetName,
+    records: tuple[Record, ...],
+    *,
+    compiler: Compiler,
+    cache: EngineCache,
+    buckets: Sequence[int],
+) -> tuple[Record, ...]:
+    """The records with what was measured; as they were if the plans do not run, which the log tells."""
+    from models import measure
+
+    precision = carried(compiler.precision, net)
+    try:
+        return measure.measured(
+            loaded, net, engine=compiler.engine, precision=precision, cache=cache, records=records, buckets=buckets
+        )
+    except EngineUnavailable as error:
+        fields = {"action": "compile.not_run", "net": net, "engine": compiler.engine, "reason": str(error)}
+        _log.warning("a plan was built but not run", extra=fields)
+        return records
 
 
 def show(facts: Iterable[Phase | Done], *, console: Console) -> tuple[Done, ...]:
     """Draw a compilation as it goes, then a table of its plans."""
     done: list[Done] = []
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=20),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("start", total=None)
         for fact in facts:
             if isinstance(fact, Done):
                 done.append(fact)
             else:
-                progress.reset(task, description=f"{fact.net}: {fact.doing}")
+                doing = f"{fact.graph}: {fact.doing}"
+                progress.update(task, description=doing, completed=max(0, fact.index - 1), total=fact.total)
     console.print(_table(done))
     for fact in done:
-        console.print(f"{fact.record.net}: {fact.path}", soft_wrap=True)
+        console.print(f"{fact.record.graph}: {fact.path}", soft_wrap=True)
     return tuple(done)
 
 
@@ -123,19 +216,35 @@ def told() -> Iterator[None]:
 
 
 def _table(done: Sequence[Done]) -> Table:
-    table = Table("net", "plan", "MB", "seconds", "kernels", "fused", "profiles", title=_title(done))
+    numbers = ("MB", "seconds", "kernels", "fused", "profiles")
+    table = Table("graph", "plan", title=_title(done))
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    table.add_column("exported within")
+    table.add_column("run here")
     for fact in done:
-        record = fact.record
-        table.add_row(
-            record.net,
-            str(fact.outcome),
-            f"{record.plan_bytes / 1e6:.1f}",
-            f"{fact.seconds:.1f}",
-            str(record.kernels),
-            f"{record.fused_attentions} / {record.depth}",
-            str(len(record.recipe.profiles)),
-        )
+        table.add_row(fact.record.graph, str(fact.outcome), *_row(fact))
     return table
+
+
+def _row(fact: Done) -> tuple[str, ...]:
+    record, parity = fact.record, fact.record.exported_parity
+    return (
+        f"{record.plan_bytes / 1e6:.1f}",
+        f"{fact.seconds:.1f}",
+        str(record.kernels),
+        f"{record.fused_attentions} / {record.depth}",
+        str(len(record.recipe.profiles)),
+        "not checked" if parity is None else f"{parity:.1e}",
+        _run(record),
+    )
+
+
+def _run(record: Record) -> str:
+    if record.measured is None:
+        return "not run here"
+    measured = record.measured
+    return f"{measured.speedup:.2f} x torch {measured.torch_precision}, within {measured.parity:.1e}"
 
 
 def _title(done: Sequence[Done]) -> str:

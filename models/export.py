@@ -1,8 +1,9 @@
-"""From a net to ONNX: the half that follows the modulation, for compilers of other engines.
+"""From a graph to ONNX, for compilers of other engines.
 
-The graph takes images and their adaLN rows, with a free batch, and computes in the precision it was exported in;
-inputs and outputs are float32 in every precision, so one buffer layout serves all engines. The bytes are the same
-for the same weights: nothing of where or when they were made is kept in them.
+The ONNX graph has the ports of the graph, and a free batch where it is of a DiT; half an autoencoder runs one image at
+a time, so its batch is one. It computes in the precision it was exported in; inputs and outputs are float32 in every
+precision, so one buffer layout serves all engines. The bytes are the same for the same weights: nothing of where or
+when they were made is kept in them.
 """
 
 from __future__ import annotations
@@ -19,91 +20,109 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.engine import EngineUnavailable, Precision
-from models.nn.dit import DiT
-from models.spec import NetSpec
-
-X, MODULATION, OUT = "x", "modulation", "out"
-"""Names of the graph's inputs and output: (n, C, S, S), (n, 6*depth + 2, D), (n, out, S, S); all float32."""
+from models.engine import EngineUnavailable, NetName, Precision
+from models.graph import Graph
+from models.spec import Codec
 
 OPSET = 23
 """The first opset with one `Attention` operator, which compilers fuse without having to find the pattern."""
 
-RECIPE = 1
+RECIPE = 2
 """Raise it when the same net exports to another graph: plans of the old graph are then no longer found."""
 
 EXTRA = "gridit-serve[tensorrt] or gridit-serve[tensorrt-rtx]"
 
 _ELSEWHERE = ("t_embedder.", "y_embedder.", "adaLN_modulation.")
 """Parts of a net that make the modulation, and so are not in the graph."""
+_MOST_ROWS = 1024
 
 
-def export(net: DiT, *, precision: Precision) -> bytes:
-    """The `denoise` half as a serialized ONNX model. `EngineUnavailable` without the exporter's packages."""
+def export(graph: Graph, *, precision: Precision) -> bytes:
+    """A serialized ONNX model in `precision.dtype`: where scales are needed, that in which they are put.
+
+    `EngineUnavailable` without the exporter's packages.
+    """
     _require("onnx", "onnxscript")
-    half = _Denoise(net, precision).eval()
-    batch = torch.export.Dim("batch", min=1, max=1024)
+    rows = 1 if isinstance(graph.net, Codec) else 2
     with _quiet(), torch.inference_mode(False), torch.no_grad():
         program = torch.onnx.export(
-            half,
-            example(net.spec, rows=2),
+            _Cast(graph.module, precision).eval(),
+            graph.example(rows),
             dynamo=True,
             optimize=True,
             opset_version=OPSET,
-            input_names=[X, MODULATION],
-            output_names=[OUT],
-            dynamic_shapes={X: {0: batch}, MODULATION: {0: batch}},
+            input_names=[port.name for port in graph.inputs],
+            output_names=[port.name for port in graph.outputs],
+            dynamic_shapes=_free_batch(graph),
             verbose=False,
         )
     assert program is not None
     return _bare(program.model_proto)
 
 
-def source_digest(net: DiT, *, precision: Precision) -> str:
+def source_digest(graph: Graph, *, precision: Precision) -> str:
     """What `export` would be given, as a SHA-256: architecture, exported weights, precision, recipe. No export."""
-    spec = net.spec
-    shape = (spec.input_size, spec.patch, spec.in_channels, spec.out_channels, spec.width, spec.depth, spec.heads)
-    digest = hashlib.sha256(f"{RECIPE} {OPSET} {precision} {shape}".encode())
-    for name, tensor in sorted(net.state_dict().items()):
+    ports = [(port.name, port.shape) for port in (*graph.inputs, *graph.outputs)]
+    digest = hashlib.sha256(f"{RECIPE} {OPSET} {precision} {graph.part} {ports}".encode())
+    for name, module in graph.module.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str)}
+        digest.update(f"{name} {type(module).__name__} {sorted(plain.items())}".encode())
+    for name, tensor in sorted(graph.module.state_dict().items()):
         if not any(part in name for part in _ELSEWHERE):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def parity(onnx: bytes, net: DiT, *, rows: int = 3, seed: int = 0) -> float:
-    """The graph in ONNX Runtime against torch in float32: |difference| / |torch| over a random batch.
+def carried(precision: Precision, net: NetName) -> Precision:
+    """What a net computes in where `precision` is asked for: half an autoencoder is never quantised."""
+    if not isinstance(net, Codec):
+        return precision
+    return {Precision.FP8: Precision.FP16, Precision.INT8: Precision.FP32}.get(precision, precision)
 
-    ONNX Runtime's CPU kernels know no bfloat16. `EngineUnavailable` without onnxruntime.
+
+def verifiable(precision: Precision) -> bool:
+    """Whether ONNX Runtime is here and can run what is exported: its CPU kernels know no bfloat16."""
+    return precision is not Precision.BF16 and find_spec("onnxruntime") is not None
+
+
+def parity(onnx: bytes, graph: Graph, *, rows: int = 3, seed: int = 0) -> float:
+    """|ONNX Runtime - torch in float32| / |torch| over random rows, of the worst output. No bfloat16, see `verifiable`.
+
+    Half an autoencoder is tried with one row whatever `rows`. `EngineUnavailable` without onnxruntime.
     """
     _require("onnxruntime")
     import onnxruntime
 
-    x, modulation = example(net.spec, rows=rows, seed=seed)
-    with torch.inference_mode():
-        expected = net.float().denoise(x, modulation)
+    inputs = graph.example(1 if isinstance(graph.net, Codec) else rows, seed=seed)
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
-    (out,) = session.run([OUT], {X: x.numpy(), MODULATION: modulation.numpy()})
-    return float((torch.from_numpy(out) - expected).norm() / expected.norm())
+    feeds = {port.name: tensor.numpy() for port, tensor in zip(graph.inputs, inputs, strict=True)}
+    found = session.run([port.name for port in graph.outputs], feeds)
+    gaps = [
+        torch.dist(torch.from_numpy(out), right) / right.norm()
+        for out, right in zip(found, graph.answer(inputs), strict=True)
+    ]
+    return float(torch.stack(gaps).max())
 
 
-def example(spec: NetSpec, *, rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Normal images (rows, C, S, S) and adaLN rows (rows, 6*depth + 2, D)."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, spec.in_channels, spec.input_size, spec.input_size, generator=generator)
-    return x, torch.randn(rows, 6 * spec.depth + 2, spec.width, generator=generator) / 2
+class _Cast(nn.Module):
+    """What is exported, with its casts: float32 in, float32 out."""
 
-
-class _Denoise(nn.Module):
-    """The half to export, with its casts: float32 in, float32 out."""
-
-    def __init__(self, net: DiT, precision: Precision) -> None:
+    def __init__(self, module: nn.Module, precision: Precision) -> None:
         super().__init__()
         self.dtype = precision.dtype
-        self.net = copy.deepcopy(net).to(self.dtype)
+        self.inner = copy.deepcopy(module).to(self.dtype)
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        return self.net.denoise(x.to(self.dtype), modulation.to(self.dtype)).float()
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(out.float() for out in self.inner(*(tensor.to(self.dtype) for tensor in inputs)))
+
+
+def _free_batch(graph: Graph) -> tuple[tuple[dict[int, Any], ...]] | None:
+    """For the exporter: the arguments are one variadic one. None for half an autoencoder."""
+    if isinstance(graph.net, Codec):
+        return None
+    batch = torch.export.Dim("batch", min=1, max=_MOST_ROWS)
+    return (tuple({0: batch} for _ in graph.inputs),)
 
 
 def _require(*packages: str) -> None:

@@ -95,6 +95,11 @@ def capability() -> str:
     return f"sm{major}{minor}"
 
 
+def number(target: str) -> int:
+    """The compute capability of a target: 89 of "sm89" and of "sm89 NVIDIA L4 driver 580.1"."""
+    return int(target.partition(" ")[0].removeprefix("sm"))
+
+
 @cache
 def detect() -> Flavour:
     """The flavour to use, of those installed: TensorRT proper first where there is a GPU, else TensorRT-RTX first."""
@@ -182,7 +187,9 @@ class TensorRTRTX(_Base):
     def targets(self, asked: Sequence[str]) -> tuple[str, ...]:
         """Capabilities, ascending. The GPU of this machine is named by its capability, so its plans can be shared."""
         known = self._capabilities()
-        named = {capability() if target == CURRENT else target.lower() for target in asked}
+        named = {
+            _this_gpu("name those to build for, such as --target sm89") if t == CURRENT else t.lower() for t in asked
+        }
         unknown = sorted(named - set(known))
         if unknown:
             hint = f"; TensorRT proper ({EXTRA.split(' or ')[0]}) may" if CURRENT in asked else ""
@@ -223,10 +230,12 @@ class TensorRT(_Base):
 
     def targets(self, asked: Sequence[str]) -> tuple[str, ...]:
         """This machine's GPU, which may also be asked for by its capability."""
-        if set(asked) - {CURRENT, capability()}:
-            raise ValueError(
-                f"{self.name} builds for this machine's GPU only ({capability()}), not for {', '.join(asked)}"
-            )
+        gpu = _this_gpu(
+            "build where the plan will run, or install gridit-serve[tensorrt-rtx], which needs no GPU to build"
+        )
+        others = sorted(set(asked) - {CURRENT, gpu})
+        if others:
+            raise ValueError(f"{self.name} builds for this machine's GPU only ({gpu}), not for {', '.join(others)}")
         return (self.here(),)
 
     def here(self) -> str:
@@ -239,6 +248,13 @@ class TensorRT(_Base):
     def listing(self, plan: bytes) -> str:
         inspector = self.open(plan).create_engine_inspector()
         return str(inspector.get_engine_information(self.trt.LayerInformationFormat.ONELINE))
+
+
+def _this_gpu(remedy: str) -> str:
+    try:
+        return capability()
+    except EngineUnavailable as error:
+        raise EngineUnavailable(f"{error}; {remedy}") from error
 
 
 def _driver() -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from models.engine import Precision
 from models.export import export
+from models.graph import Graph, Part, graphs_of
 from models.nn.dit import DiT
 from models.spec import Stage
 from tests.tiny import awake, tiny_net
@@ -25,7 +26,16 @@ def net(stage: Stage) -> DiT:
     return awake(DiT(tiny_net(stage=stage)))
 
 
-@cache
-def graph(stage: Stage, precision: Precision) -> bytes:
+def graph(stage: Stage, part: Part = Part.WHOLE) -> Graph:
+    """One of its graphs."""
+    return next(graph for graph in graphs_of(stage, net(stage)) if graph.part is part)
+
+
+def exported(stage: Stage, precision: Precision, part: Part = Part.WHOLE) -> bytes:
     """Its ONNX."""
-    return export(net(stage), precision=precision)
+    return _exported(stage, precision, part)
+
+
+@cache
+def _exported(stage: Stage, precision: Precision, part: Part) -> bytes:
+    return export(graph(stage, part), precision=precision)

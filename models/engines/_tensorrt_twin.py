@@ -1,38 +1,31 @@
 """A twin of TensorRT's execution half that needs no GPU: the same calls, answered by ONNX Runtime on the CPU.
 
 It keeps TensorRT's rules and is stricter about them: a call with a wrong name, shape or profile is refused as
-TensorRT refuses it, and what would be undefined behaviour there (a dead or short buffer, a foreign stream, an input
-that does not lie where it was bound, an engine gone before its contexts) raises `TwinViolation`. Its "plan" is the
-ONNX graph with its profiles. It says nothing about speed or about TensorRT's numerics.
+TensorRT refuses it, and what would be undefined behaviour there (a dead or short buffer, a foreign stream, a run that
+is not ordered after the caller's work, an engine gone before its contexts, the recording of a run that was never run)
+raises `TwinViolation`. A recorded run goes to the addresses it was recorded with, as a CUDA graph does. Its "plan" is
+the ONNX graph with its profiles. It says nothing about speed or about TensorRT's numerics.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import onnxruntime
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from models.engine_cache import Profile
+from models.engines._twin_gpu import TwinGpu, TwinViolation
 from models.flavours import Log
 
 SCRATCH_PER_ROW = 1024
 """Bytes of scratch memory a row is said to need."""
-
-
-class TwinViolation(AssertionError):
-    """The caller did what is undefined behaviour on a GPU."""
 
 
 class _Mode(Enum):
@@ -48,48 +41,6 @@ class _Type(Enum):
 def pack(onnx: bytes, profiles: Sequence[Profile]) -> bytes:
     """A plan for the twin."""
     return json.dumps([profile.model_dump() for profile in profiles]).encode() + b"\n" + onnx
-
-
-class TwinGpu:
-    """The CPU's memory, with an account of which buffers live."""
-
-    def __init__(self) -> None:
-        self.device = torch.device("cpu")
-        self.handle = id(self)
-        self._buffers: list[tuple[int, int, weakref.ref[Tensor]]] = []
-
-    def zeros(self, shape: tuple[int, ...], *, dtype: torch.dtype) -> Tensor:
-        tensor = torch.zeros(shape, dtype=dtype)
-        self._buffers.append((tensor.data_ptr(), tensor.nbytes, weakref.ref(tensor)))
-        return tensor
-
-    @contextmanager
-    def ordered(self) -> Iterator[None]:
-        yield
-
-    def record(self, launch: Callable[[], None]) -> Callable[[], None]:
-        return launch
-
-    def synchronize(self) -> None:
-        """There is nothing to wait for."""
-
-    @property
-    def alive(self) -> int:
-        """Buffers that someone still holds."""
-        return sum(ref() is not None for _, _, ref in self._buffers)
-
-    def floats(self, address: int, shape: Sequence[int]) -> NDArray[np.float32]:
-        """The memory there as an array. `TwinViolation` unless a living buffer holds all of it."""
-        self.require(address, 4 * int(np.prod(shape)))
-        pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
-        return np.ctypeslib.as_array(pointer, tuple(shape))
-
-    def require(self, address: int, size: int) -> None:
-        """`TwinViolation` unless a living buffer holds `size` bytes from `address` on."""
-        for start, length, ref in self._buffers:
-            if ref() is not None and start <= address and address + size <= start + length:
-                return
-        raise TwinViolation(f"no living buffer holds {size} bytes at {address:#x}")
 
 
 class TwinRuntime:
@@ -132,7 +83,9 @@ class TwinEngine:
         self.outputs: dict[str, Any] = {tensor.name: tensor for tensor in self.session.get_outputs()}
         self.num_optimization_profiles = len(profiles)
         self.num_io_tensors = len(self.inputs) + len(self.outputs)
-        self.device_memory_size_v2 = SCRATCH_PER_ROW * max(profile.most for profile in profiles)
+
+    def get_device_memory_size_for_profile_v2(self, index: int) -> int:
+        return SCRATCH_PER_ROW * self.profiles[index].most
 
     def get_tensor_name(self, index: int) -> str:
         return [*self.inputs, *self.outputs][index]
@@ -151,7 +104,7 @@ class TwinEngine:
         return TwinContext(self)
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class _Scratch:
     address: int = 0
     size: int = 0
@@ -166,6 +119,7 @@ class TwinContext:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._scratch = _Scratch()
+        self._ran: tuple[int, dict[str, tuple[int, ...]]] | None = None
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         """Forgets the shapes that were set before, as the real one does."""
@@ -208,13 +162,26 @@ class TwinContext:
         batches = {shape[0] for shape in self._shapes.values()}
         if not self._accept(not unset and len(batches) == 1, f"not set: {unset}; batches: {sorted(batches)}"):
             return False
-        if self._scratch.size < SCRATCH_PER_ROW * engine.profiles[self._profile].most:
-            raise TwinViolation(f"{self._scratch.size} bytes of scratch memory are too few")
-        gpu.require(self._scratch.address, self._scratch.size)
-        feeds = {name: gpu.floats(self._addresses[name], self._shapes[name]) for name in engine.inputs}
-        for name, value in zip(engine.outputs, engine.session.run(list(engine.outputs), feeds), strict=True):
-            gpu.floats(self._addresses[name], value.shape)[...] = value
+        run = partial(_run, weakref.ref(self), dict(self._shapes), dict(self._addresses), self._scratch)
+        if gpu.recording is None:
+            gpu.enqueue("a run")
+            run()
+            self._ran = self._profile, dict(self._shapes)
+        elif self._ran == (self._profile, self._shapes):
+            gpu.recording.append(run)
+        else:
+            raise TwinViolation("a run was recorded that was never run: its kernels are not loaded")
         return True
+
+    def compute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], scratch: _Scratch) -> None:
+        """What the device does when it comes to a run."""
+        engine, gpu = self._living(), self._runtime.gpu
+        if scratch.size < engine.get_device_memory_size_for_profile_v2(self._profile):
+            raise TwinViolation(f"{scratch.size} bytes of scratch memory are too few")
+        gpu.require(scratch.address, scratch.size)
+        feeds = {name: gpu.floats(addresses[name], shapes[name]) for name in engine.inputs}
+        for name, value in zip(engine.outputs, engine.session.run(list(engine.outputs), feeds), strict=True):
+            gpu.floats(addresses[name], value.shape)[...] = value
 
     def _on(self, stream: int) -> None:
         if stream != self._runtime.gpu.handle:
@@ -230,3 +197,16 @@ class TwinContext:
         if not good:
             self._runtime.log.problems.append(problem)
         return good
+
+
+def _run(
+    context: weakref.ref[TwinContext],
+    shapes: dict[str, tuple[int, ...]],
+    addresses: dict[str, int],
+    scratch: _Scratch,
+) -> None:
+    """A CUDA graph does not keep the context alive that it was recorded with."""
+    living = context()
+    if living is None:
+        raise TwinViolation("the context is gone before the graph that was recorded with it")
+    living.compute(shapes, addresses, scratch)

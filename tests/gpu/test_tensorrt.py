@@ -1,54 +1,85 @@
-"""A plan built for the GPU of this machine computes there what torch computes on the CPU."""
+"""Plans built for the GPU of this machine compute there what torch computes on the CPU, and the CPU never waits."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
-from models import bundle as bundles
-from models import flavours
-from models.compile import compile_bundle
-from models.engine import EngineUnavailable, Precision, Rows
+from models import flavours, parity
+from models.bundle import Bundle
+from models.compile import Done, compile_bundle
+from models.engine import ALONE, CachingEngine, EngineUnavailable, NetName, Precision, Rows
 from models.engine_cache import VARIABLE, EngineCache
 from models.engines import create
-from models.export import example
 from models.flavours import CURRENT
-from models.spec import Stage
-from tests.exported import needs_export, net
-from tests.tiny import tiny_spec
+from models.graph import DEEP, MODULATION, Graph, Part, X, graphs
+from models.spec import Codec, Stage
+from tests.codecs import latent_bundle, needs_diffusers
+from tests.exported import needs_export
 
 pytestmark = [
     needs_export,
+    needs_diffusers,
     pytest.mark.gpu,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
 ]
 
 BUCKETS = (1, 4)
-BOUNDS = {Precision.FP16: 0.015, Precision.BF16: 0.05}
+PRECISIONS = (Precision.FP16, Precision.BF16)
 
 
-@pytest.mark.parametrize("precision", BOUNDS)
-def test_every_bucket_computes_what_torch_computes(
-    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module", params=PRECISIONS)
+def compiled(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bundle, Precision]]:
+    """A bundle on latents, compiled for this GPU into the default cache."""
     try:
         flavours.detect().targets([CURRENT])
     except (EngineUnavailable, ValueError) as error:
         pytest.skip(str(error))
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "engines"))
-    nets = {stage: net(stage).state_dict() for stage in Stage}
-    bundle = bundles.write(tmp_path / "tiny", spec=tiny_spec(), nets=nets, dtype=torch.float32)
-    list(compile_bundle(bundle.path, precision=precision, buckets=BUCKETS, cache=EngineCache.default()))
-    for stage in Stage:
-        engine = create("tensorrt", bundle=bundle, net=stage, precision=precision, buckets=BUCKETS)
-        engine.prepare()
-        for seed, rows in enumerate((*BUCKETS, *BUCKETS)):
-            x, modulation = example(net(stage).spec, rows=rows, seed=seed)
-            with torch.inference_mode():
-                expected = net(stage).denoise(x, modulation)
-            out = engine.run(Rows(x.to(engine.device), modulation.to(engine.device))).cpu()
-            assert float((out - expected).norm() / expected.norm()) <= BOUNDS[precision]
-        engine.close()
+    root = tmp_path_factory.mktemp("engines")
+    bundle = latent_bundle(root / "latent")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(root / "cache"))
+        facts = list(compile_bundle(bundle.path, precision=request.param, buckets=BUCKETS, cache=EngineCache.default()))
+        assert all(fact.record.measured for fact in facts if isinstance(fact, Done))
+        yield bundle, request.param
+
+
+def on_gpu(graph: Graph, rows: int, device: torch.device) -> dict[str, torch.Tensor]:
+    return {port.name: tensor.to(device) for port, tensor in zip(graph.inputs, graph.example(rows), strict=True)}
+
+
+@pytest.mark.parametrize("net", [*Stage, *Codec])
+def test_every_graph_computes_what_torch_computes(compiled: tuple[Bundle, Precision], net: NetName) -> None:
+    bundle, precision = compiled
+    buckets = BUCKETS if isinstance(net, Stage) else ALONE
+    engine = create("tensorrt", bundle=bundle, net=net, precision=precision, buckets=buckets)
+    assert isinstance(engine, CachingEngine) == isinstance(net, Stage)
+    engine.prepare()
+    for graph in graphs(bundle, net):
+        parity.check(engine, graph)
+    engine.close()
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_run_makes_the_cpu_wait_for_nothing(compiled: tuple[Bundle, Precision], stage: Stage) -> None:
+    bundle, precision = compiled
+    engine: Any = create("tensorrt", bundle=bundle, net=stage, precision=precision, buckets=BUCKETS)
+    engine.prepare()
+    reusing = next(graph for graph in graphs(bundle, stage) if graph.part is Part.REUSING)
+    given = [on_gpu(reusing, rows, engine.device) for rows in BUCKETS]
+    torch.cuda.synchronize()
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for inputs in given:
+            batch = Rows(inputs[X], inputs[MODULATION])
+            engine.run(batch)
+            engine.run_keeping(batch)
+            engine.run_reusing(batch, inputs[DEEP])
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    engine.close()

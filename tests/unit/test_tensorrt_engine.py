@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from models import bundle as bundles
-from models.bundle import Bundle
-from models.engine import EngineUnavailable, Precision, Rows
-from models.engine_cache import EngineCache, Profile, Recipe, Record, plan_name
-from models.engines.tensorrt import ExecutionFailed, TensorRTEngine, find, profile_for
-from models.export import MODULATION, OUT, X, example, source_digest
-from models.spec import NetSpec, Stage
-from tests.exported import graph, needs_export, net
-from tests.tiny import awake, tiny_net, tiny_spec
+from models import parity
+from models.engine import ALONE, CachingEngine, EngineUnavailable, Precision, Rows
+from models.engine_cache import Profile
+from models.engines._tensorrt_plan import ExecutionFailed, Plan, profile_for
+from models.engines._twin_gpu import TwinGpu
+from models.engines.tensorrt import engine_of
+from models.export import export
+from models.graph import Graph, Part
+from models.spec import Codec, Stage
+from tests.codecs import SIDES, codecs, needs_diffusers
+from tests.exported import exported, graph, needs_export
 
 twin = pytest.importorskip("models.engines._tensorrt_twin", reason="onnxruntime comes with the extra tensorrt-rtx")
 pytestmark = [needs_export, pytest.mark.timeout(900)]  # an export takes several seconds of one idle core
@@ -26,36 +27,72 @@ pytestmark = [needs_export, pytest.mark.timeout(900)]  # an export takes several
 BUCKETS = (1, 2, 4)
 STATIC = tuple(Profile(least=size, best=size, most=size) for size in BUCKETS)
 WIDE = (Profile(least=1, best=2, most=4),)
+PORTS = {Part.WHOLE: 4, Part.REUSING: 4}
+"""Buffers of a bucket."""
 
 
-def engine(
-    profiles: Sequence[Profile] = STATIC, *, spec: NetSpec | None = None, gpu: Any = None, plan: bytes | None = None
-) -> TensorRTEngine:
-    gpu = gpu or twin.TwinGpu()
-    return TensorRTEngine(
-        plan or twin.pack(graph(Stage.REFINE, Precision.FP32), profiles),
-        spec=spec or net(Stage.REFINE).spec,
-        runtime=twin.TwinRuntime(gpu),
-        gpu=gpu,
-        precision=Precision.FP32,
-        buckets=BUCKETS,
+def plan(part: Part = Part.WHOLE, *, profiles: Sequence[Profile] = STATIC, of: Graph | None = None) -> Plan:
+    """Of the refine net; `of`: with the ports of another graph."""
+    of = of or graph(Stage.REFINE, part)
+    content = twin.pack(exported(Stage.REFINE, Precision.FP32, part), profiles)
+    return Plan(of.name, of.part, of.inputs, of.outputs, content)
+
+
+def engine(*plans: Plan, gpu: Any = None, captures: bool = False, buckets: tuple[int, ...] = BUCKETS) -> Any:
+    """An engine of these plans, or of both parts; its type is what `engine_of` decides."""
+    gpu = gpu or TwinGpu()
+    runtime = twin.TwinRuntime(gpu)
+    runtime.captures = captures
+    return engine_of(
+        plans or (plan(), plan(Part.REUSING)), runtime=runtime, gpu=gpu, precision=Precision.FP32, buckets=buckets
     )
 
 
+def inputs(count: int, part: Part = Part.WHOLE, *, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    return graph(Stage.REFINE, part).example(count, seed=seed)
+
+
 def rows(count: int, *, seed: int = 0) -> Rows:
-    return Rows(*example(net(Stage.REFINE).spec, rows=count, seed=seed))
+    return Rows(*inputs(count, seed=seed))
 
 
+@pytest.mark.parametrize("captures", [False, True])
 @pytest.mark.parametrize("profiles", [STATIC, WIDE, (*WIDE, *STATIC)])
-def test_every_bucket_computes_what_torch_computes(profiles: tuple[Profile, ...]) -> None:
-    made = engine(profiles)
+def test_every_bucket_of_every_part_computes_what_torch_computes(
+    profiles: tuple[Profile, ...],
+    captures: bool,
+) -> None:
+    made = engine(plan(profiles=profiles), plan(Part.REUSING, profiles=profiles), captures=captures)
     made.prepare()
     for seed, count in enumerate((*BUCKETS, *reversed(BUCKETS))):
-        batch = rows(count, seed=seed)
-        assert batch.modulation is not None
-        with torch.inference_mode():
-            expected = net(Stage.REFINE).denoise(batch.x, batch.modulation)
-        torch.testing.assert_close(made.run(batch), expected, atol=1e-5, rtol=1e-5)
+        for part in Part:
+            given = inputs(count, part, seed=seed)
+            batch, expected = Rows(*given[:2]), graph(Stage.REFINE, part).answer(given)
+            found = made.run_keeping(batch) if part is Part.WHOLE else (made.run_reusing(batch, given[2]),)
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(made.run(rows(count, seed=seed)), made.run_keeping(rows(count, seed=seed))[0])
+
+
+def test_it_passes_the_gate() -> None:
+    made = engine()
+    made.prepare()
+    for part in Part:
+        assert parity.check(made, graph(Stage.REFINE, part)) <= 1e-5
+
+
+def test_features_are_reused_where_there_is_a_plan_for_that() -> None:
+    assert isinstance(engine(), CachingEngine)
+    assert not isinstance(engine(plan()), CachingEngine)
+
+
+def test_features_go_from_one_step_to_the_next_as_in_torch() -> None:
+    made, net = engine(), graph(Stage.REFINE)
+    made.prepare()
+    first, second = rows(4), rows(4, seed=1)
+    deep = made.run_keeping(first)[1].clone()
+    _, torchs = net.answer((first.x, first.modulation))  # type: ignore[arg-type]
+    (expected,) = graph(Stage.REFINE, Part.REUSING).answer((second.x, second.modulation, torchs))  # type: ignore[arg-type]
+    torch.testing.assert_close(made.run_reusing(second, deep), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_answer_is_the_buckets_own_buffer() -> None:
@@ -69,225 +106,92 @@ def test_the_answer_is_the_buckets_own_buffer() -> None:
     assert not torch.equal(first, kept)
 
 
+@needs_diffusers
+def test_half_an_autoencoder_has_a_plan_for_each_size_of_image() -> None:
+    decoders = codecs(Codec.DECODER)
+    one = (Profile(least=1, best=1, most=1),)
+    contents = [twin.pack(export(of, precision=Precision.FP32), one) for of in decoders]
+    plans = [Plan(of.name, of.part, of.inputs, of.outputs, done) for of, done in zip(decoders, contents, strict=True)]
+    made = engine(*plans, buckets=ALONE)
+    made.prepare()
+    assert not isinstance(made, CachingEngine)
+    for decoder, side in zip(decoders, SIDES, strict=True):
+        (x,) = decoder.example(1)
+        (expected,) = decoder.answer((x,))
+        assert expected.shape[-1] == side
+        torch.testing.assert_close(made.run(Rows(x)), expected, atol=1e-5, rtol=1e-5)
+        parity.check(made, decoder)
+
+
 def test_closing_gives_every_buffer_back() -> None:
-    gpu = twin.TwinGpu()
+    gpu = TwinGpu()
     made = engine(gpu=gpu)
     made.prepare()
     made.run(rows(1))
-    assert gpu.alive == 3 * len(BUCKETS) + 1  # one scratch memory for all
+    assert gpu.alive == sum(PORTS.values()) * len(BUCKETS) + 1  # one scratch memory for all
     made.close()
     made.close()
     assert gpu.alive == 0
 
 
 def test_preparing_twice_is_preparing_once() -> None:
-    gpu = twin.TwinGpu()
+    gpu = TwinGpu()
     made = engine(gpu=gpu)
     made.prepare()
+    before = gpu.used
     made.prepare()
-    assert gpu.alive == 3 * len(BUCKETS) + 1
+    assert gpu.used == before
+
+
+class TestTooLittleMemory:
+    """The largest buckets are left out; `buckets` says which are there, and a line in the log why."""
+
+    def needed(self, buckets: tuple[int, ...]) -> int:
+        gpu = TwinGpu()
+        made = engine(gpu=gpu, buckets=buckets)
+        made.prepare()
+        return gpu.used
+
+    @pytest.mark.parametrize("left", [1, 2])
+    def test_the_largest_buckets_are_left_out(self, left: int, caplog: pytest.LogCaptureFixture) -> None:
+        gpu = TwinGpu(memory=self.needed(BUCKETS[:left]))
+        made = engine(gpu=gpu)
+        with caplog.at_level(logging.WARNING):
+            made.prepare()
+        assert made.buckets == BUCKETS[:left]
+        assert gpu.used == self.needed(BUCKETS[:left])
+        told = [(line.bucket, line.largest) for line in caplog.records]  # type: ignore[attr-defined]
+        assert told == list(zip(BUCKETS[: left - 1 : -1], BUCKETS[-2::-1], strict=False))[: len(BUCKETS) - left]
+        parity.check(made, graph(Stage.REFINE))
+
+    def test_with_no_room_for_any_nothing_is_held(self) -> None:
+        gpu = TwinGpu(memory=self.needed(ALONE) - 1)
+        with pytest.raises(EngineUnavailable, match="too little memory for a batch of 1: the twin has"):
+            engine(gpu=gpu).prepare()
+        assert gpu.used == 0
 
 
 def test_a_bucket_without_a_profile_is_named() -> None:
-    with pytest.raises(EngineUnavailable, match="no profile for a batch of 4"):
-        engine(STATIC[:2]).prepare()
+    with pytest.raises(EngineUnavailable, match="no profile for a batch of 4, only for 1-1, 2-2"):
+        engine(plan(profiles=STATIC[:2])).prepare()
 
 
 def test_the_narrowest_profile_is_taken() -> None:
-    opened = twin.TwinRuntime(twin.TwinGpu()).open(twin.pack(graph(Stage.REFINE, Precision.FP32), (*WIDE, *STATIC)))
+    opened = twin.TwinRuntime(TwinGpu()).open(plan(profiles=(*WIDE, *STATIC)).content)
     assert [profile_for(opened, size) for size in (1, 2, 3, 4)] == [1, 2, 0, 3]
 
 
 def test_a_plan_of_another_net_is_refused() -> None:
     with pytest.raises(ExecutionFailed, match="shape of x not set"):
-        engine(spec=tiny_net(stage=Stage.COARSE)).prepare()
+        engine(plan(of=graph(Stage.COARSE))).prepare()
+
+
+def test_a_plan_of_another_part_is_refused() -> None:
+    with pytest.raises(EngineUnavailable, match="the tensors of the plan of refine-reusing are"):
+        engine(plan(), plan(of=graph(Stage.REFINE, Part.REUSING))).prepare()
 
 
 def test_a_plan_that_is_none_is_refused() -> None:
+    of = graph(Stage.REFINE)
     with pytest.raises(EngineUnavailable, match="does not open the plan"):
-        engine(plan=b"no plan").prepare()
-
-
-class TestTheTwinKeepsTheRules:
-    """The laws above mean something only if the twin notices."""
-
-    def context(self) -> tuple[Any, Any]:
-        gpu = twin.TwinGpu()
-        opened = twin.TwinRuntime(gpu).open(twin.pack(graph(Stage.REFINE, Precision.FP32), STATIC))
-        context = opened.create_execution_context(None)
-        context.kept = opened
-        assert context.set_optimization_profile_async(1, gpu.handle)
-        return gpu, context
-
-    def bound(self) -> tuple[Any, Any, dict[str, torch.Tensor]]:
-        gpu, context = self.context()
-        spec = net(Stage.REFINE).spec
-        x, modulation = example(spec, rows=2)
-        shapes = {
-            X: x.shape,
-            MODULATION: modulation.shape,
-            OUT: (2, spec.out_channels, spec.input_size, spec.input_size),
-        }
-        held = {name: gpu.zeros(tuple(shape), dtype=torch.float32) for name, shape in shapes.items()}
-        held["scratch"] = gpu.zeros((twin.SCRATCH_PER_ROW * 2,), dtype=torch.uint8)
-        context.set_device_memory(held["scratch"].data_ptr(), held["scratch"].numel())
-        for name in (X, MODULATION):
-            assert context.set_input_shape(name, tuple(held[name].shape))
-        for name in shapes:
-            assert context.set_tensor_address(name, held[name].data_ptr())
-        return gpu, context, held
-
-    def test_all_bound_runs(self) -> None:
-        gpu, context, _held = self.bound()
-        assert context.execute_async_v3(gpu.handle)
-
-    @pytest.mark.parametrize("name", [X, MODULATION, OUT, "scratch"])
-    def test_a_dead_buffer(self, name: str) -> None:
-        gpu, context, held = self.bound()
-        del held[name]
-        with pytest.raises(twin.TwinViolation, match="no living buffer"):
-            context.execute_async_v3(gpu.handle)
-
-    @pytest.mark.parametrize("name", [X, MODULATION, OUT])
-    def test_a_short_buffer(self, name: str) -> None:
-        gpu, context, held = self.bound()
-        held[name] = gpu.zeros((8,), dtype=torch.float32)
-        assert context.set_tensor_address(name, held[name].data_ptr())
-        with pytest.raises(twin.TwinViolation, match="no living buffer"):
-            context.execute_async_v3(gpu.handle)
-
-    def test_too_little_scratch_memory(self) -> None:
-        gpu, context, held = self.bound()
-        context.set_device_memory(held["scratch"].data_ptr(), 16)
-        with pytest.raises(twin.TwinViolation, match="too few"):
-            context.execute_async_v3(gpu.handle)
-
-    def test_another_stream(self) -> None:
-        _gpu, context, _held = self.bound()
-        with pytest.raises(twin.TwinViolation, match="another stream"):
-            context.execute_async_v3(0)
-
-    def test_an_engine_gone_before_its_context(self) -> None:
-        gpu, context, _held = self.bound()
-        del context.kept
-        with pytest.raises(twin.TwinViolation, match="gone before"):
-            context.execute_async_v3(gpu.handle)
-
-    def test_a_wrong_name(self) -> None:
-        _gpu, context, held = self.bound()
-        assert not context.set_tensor_address("y", held[X].data_ptr())
-        assert not context.set_input_shape(OUT, tuple(held[OUT].shape))
-
-    def test_a_wrong_shape(self) -> None:
-        _gpu, context, held = self.bound()
-        assert not context.set_input_shape(X, (4, *held[X].shape[1:]))
-        assert not context.set_input_shape(X, (2, 1, *held[X].shape[2:]))
-        assert not context.set_input_shape(X, tuple(held[X].shape[:3]))
-
-    def test_something_never_bound(self) -> None:
-        gpu, context = self.context()
-        assert not context.execute_async_v3(gpu.handle)
-
-    def test_a_new_profile_forgets_the_shapes(self) -> None:
-        gpu, context, _held = self.bound()
-        assert context.set_optimization_profile_async(1, gpu.handle)
-        assert not context.execute_async_v3(gpu.handle)
-        assert not context.set_optimization_profile_async(9, gpu.handle)
-
-
-class Flavour:
-    """As much of a flavour as finding a plan takes."""
-
-    name, version = "tensorrt-rtx", "1.7"
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Bundle:
-    nets = {stage: net(stage).state_dict() for stage in Stage}
-    return bundles.write(tmp_path / "tiny", spec=tiny_spec(), nets=nets, dtype=torch.float32)
-
-
-class TestFinding:
-    """Which plan of the cache is run, and what is said when there is none."""
-
-    def store(self, cache: EngineCache, bundle: Bundle, plan: bytes, **changes: object) -> Record:
-        fields = {"flavour": "tensorrt-rtx", "version": "1.7", "targets": ("sm89",), "profiles": STATIC}
-        recipe = Recipe.model_validate({"onnx_sha256": "a" * 64, "precision": Precision.FP16} | fields | changes)
-        digest = hashlib.sha256(plan).hexdigest()
-        record = Record(
-            recipe=recipe,
-            source=source_digest(bundle.net(Stage.COARSE), precision=recipe.precision),
-            bundle="tiny",
-            net="coarse",
-            graph="coarse-whole",
-            plan=plan_name(recipe, digest),
-            plan_sha256=digest,
-            plan_bytes=len(plan),
-            onnx_bytes=1,
-            export_seconds=0,
-            build_seconds=0,
-            kernels=1,
-            fused_attentions=2,
-            depth=2,
-        )
-        cache.store(record, plan)
-        return record
-
-    def find(self, cache: EngineCache, bundle: Bundle, *, here: str = "sm89", stage: Stage = Stage.COARSE) -> bytes:
-        return find(
-            bundle,
-            Flavour(),  # type: ignore[arg-type]
-            here=here,
-            stage=stage,
-            precision=Precision.FP16,
-            buckets=BUCKETS,
-            cache=cache,
-        )
-
-    def test_the_plan_for_this_gpu_before_one_for_many(self, tmp_path: Path, tiny: Bundle) -> None:
-        cache = EngineCache(tmp_path / "engines")
-        self.store(cache, tiny, b"many", targets=("sm80", "sm89"))
-        assert self.find(cache, tiny) == b"many"
-        self.store(cache, tiny, b"wide", profiles=WIDE)
-        assert self.find(cache, tiny) == b"wide"
-        self.store(cache, tiny, b"static")
-        assert self.find(cache, tiny) == b"static"
-        assert self.find(cache, tiny, here="sm80") == b"many"
-
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            {"targets": ("sm86",)},
-            {"version": "1.8"},
-            {"flavour": "tensorrt"},
-            {"precision": Precision.BF16},
-            {"profiles": STATIC[:2]},
-        ],
-    )
-    def test_a_plan_of_another_kind_is_not_taken(
-        self, tmp_path: Path, tiny: Bundle, changes: dict[str, object]
-    ) -> None:
-        cache = EngineCache(tmp_path / "engines")
-        self.store(cache, tiny, b"other", **changes)
-        with pytest.raises(EngineUnavailable, match="no fp16 plan of the coarse net for sm89"):
-            self.find(cache, tiny)
-
-    def test_the_command_that_makes_it_is_named(self, tmp_path: Path, tiny: Bundle) -> None:
-        with pytest.raises(EngineUnavailable) as caught:
-            self.find(EngineCache(tmp_path / "engines"), tiny, here="sm90 NVIDIA H200 driver 1.2")
-        assert f"gridit compile {tiny.path} --engine tensorrt --target sm90 --precision fp16" in str(caught.value)
-
-    def test_plans_of_other_weights_are_not_taken(self, tmp_path: Path, tiny: Bundle) -> None:
-        cache = EngineCache(tmp_path / "engines")
-        self.store(cache, tiny, b"first")
-        nets = {stage: awake(tiny.net(stage), seed=5).state_dict() for stage in Stage}
-        other = bundles.write(tmp_path / "other", spec=tiny.spec, nets=nets, dtype=torch.float32)
-        with pytest.raises(EngineUnavailable):
-            self.find(cache, other)
-
-    def test_a_changed_plan_is_not_loaded(self, tmp_path: Path, tiny: Bundle) -> None:
-        cache = EngineCache(tmp_path / "engines")
-        record = self.store(cache, tiny, b"plan")
-        cache.path(record).write_bytes(b"plam")
-        with pytest.raises(EngineUnavailable, match=r"changed after it was built.*--on-damage rebuild"):
-            self.find(cache, tiny)
+        engine(Plan(of.name, of.part, of.inputs, of.outputs, b"no plan")).prepare()
