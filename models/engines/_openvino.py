@@ -44,8 +44,13 @@ _CPU = "CPU"
 class Prepared(Protocol):
     """A bundle's nets made ready for integers, and judged."""
 
-    digest: str
-    quality: Quality
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all scales."""
+
+    @property
+    def quality(self) -> Quality:
+        """What the bundle's quality gate said."""
 
     def model(self, graph: Graph) -> Any:
         """The `openvino.Model` of a graph."""
