@@ -161,12 +161,15 @@ def _check(plot: Path | None) -> None:
 
 
 def _follow(work: Generator[object, None, _Result]) -> _Result:
-    """Drive a benchmark, saying what it does."""
+    """Drive a benchmark, saying what it does: in a line that changes, or in a log line by line."""
     with progress_bar(TimeElapsedColumn()) as progress:
         task = progress.add_task("", total=None)
         while True:
             try:
-                progress.update(task, description=str(next(work)))
+                doing = str(next(work))
+                progress.update(task, description=doing)
+                if not progress.console.is_terminal:
+                    progress.console.print(doing, markup=False)
             except StopIteration as end:
                 result: _Result = end.value
                 return result

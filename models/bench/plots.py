@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.bench.report import EnginesReport, Figure, PipelineReport, Report, Way
+from models.bench.report import EnginesReport, Factor, Figure, PipelineReport, Report, Way
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,24 +90,29 @@ def _pipeline(report: PipelineReport) -> Picture:
     lengths = list(dict.fromkeys(way.frames for way in report.ways))
     bars = [[way for way in report.ways if way.frames == frames] for frames in lengths]
     picture, axes = _stack([len(each) for each in bars])
+    ours = {way.name for way in report.ways}
     for panel, frames, ways in zip(axes, lengths, bars, strict=True):
-        _way_bars(panel, ways[::-1])
-        factors = [one for one in report.factors if one.frames == frames]
-        words = ", ".join(f"{one.name} {one.ratio:.1f}x" for one in factors)
-        panel.set_title(f"{frames} frames: {words}", fontsize=8, loc="left", wrap=True)
+        factors = {one.after: one for one in report.factors if one.frames == frames and one.name in ours}
+        _way_bars(panel, ways[::-1], factors)
+        panel.set_title(f"{frames} frames, both stages", fontsize=9, loc="left")
     axes[-1].set_xlabel("seconds of one job, steps measured and multiplied out", fontsize=8)
     picture.suptitle(_heading(report), fontsize=9)
     return picture
 
 
-def _way_bars(panel: Axes, ways: Sequence[Way]) -> None:
+def _way_bars(panel: Axes, ways: Sequence[Way], factors: Mapping[str, Factor]) -> None:
     colours = [_colour_of_way(way.name) for way in ways]
     names = [f"{way.name} ({way.coarse_steps} + {way.refine_steps} steps)" for way in ways]
     drawn = panel.barh(names, [way.seconds for way in ways], color=colours, height=0.7)
-    panel.bar_label(drawn, [f"{way.seconds:.3g} s" for way in ways], fontsize=7, padding=6)
+    panel.bar_label(drawn, [_seconds_of(way, factors.get(way.name)) for way in ways], fontsize=7, padding=6)
     panel.set_xscale("log")
-    panel.set_xlim(min(way.seconds for way in ways) / 3, 4 * max(way.seconds for way in ways))
+    panel.set_xlim(min(way.seconds for way in ways) / 3, 40 * max(way.seconds for way in ways))
     _plain(panel)
+
+
+def _seconds_of(way: Way, factor: Factor | None) -> str:
+    words = "" if factor is None else f": {factor.ratio:.1f} times as fast as {factor.before}"
+    return f"{way.seconds:.4g} s{words}"
 
 
 def _colour_of_way(name: str) -> str:
@@ -134,5 +139,5 @@ def _stack(bars: Sequence[int]) -> tuple[Picture, list[Axes]]:
 
 def _heading(report: Report) -> str:
     one = report.origin.machine
-    where = one.device if one.device != "cpu" else f"{one.cpu}, {one.threads} threads"
-    return f"{where}; {report.origin.command}"
+    where = one.device if one.device != "cpu" else f"{one.cpu}, {one.capability}, {one.threads} threads"
+    return f"{where}; torch {report.origin.versions['torch']}"

@@ -9,6 +9,7 @@ factorized  ours at the released number of steps and direct, the same grids at f
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -81,14 +82,17 @@ def _packed(name: str, kind: Kind, spec: BundleSpec, request: Request, frames: i
 
 
 def at_equal_steps(spec: BundleSpec, *, frames: int, steps: int = OFFICIAL_STEPS) -> Request:
-    """What the released loop draws, at least `frames` long; of nets of another kind our own sequence by its sampler."""
+    """What the released loop draws, the shortest of at least `frames`.
+
+    Of nets of another kind: our own sequence by its sampler.
+    """
     if Mode.OFFICIAL not in spec.modes:
         return released_steps(spec, frames=frames, steps=steps)
     official = drawing.default_request(spec, seed=0, label=None, mode=Mode.OFFICIAL)
-    asked = replace(official, coarse_steps=steps, refine_steps=steps, num_frames=frames)
-    while frames_made(asked) < frames:
-        asked = replace(asked, num_frames=asked.num_frames + 1)
-    return asked
+    wishes = (
+        replace(official, coarse_steps=steps, refine_steps=steps, num_frames=number) for number in itertools.count(1)
+    )
+    return next(wish for wish in wishes if frames_made(wish) >= frames)
 
 
 def released_steps(spec: BundleSpec, *, frames: int, steps: int) -> Request:
