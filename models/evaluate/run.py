@@ -91,23 +91,45 @@ def sequences(subject: Subject, name: str) -> Iterator[Drawn]:
         yield drawing.sequence(subject.spec, request, nets=subject.nets)
 
 
+@dataclass(frozen=True)
+class Real:
+    """Real sequences of one class: what the gate looks at, and the features that the feature nets make of them."""
+
+    clips: Mapping[Part, Clips]
+    features: Mapping[Part, dict[str, Doubles]]
+
+
 def gate(
     subject: Subject, name: str, *, real: Mapping[Part, int] = REAL, rules: Rules | None = None
 ) -> Generator[None, None, Outcome]:
     """Hold what is drawn of a class against up to `real` sequences of each part."""
+    looked_at = yield from gather_real(subject, name, real=real)
+    return (yield from hold_against(looked_at, subject, name, rules=rules))
+
+
+def gather_real(subject: Subject, name: str, *, real: Mapping[Part, int] = REAL) -> Generator[None, None, Real]:
+    """The first half of `gate`: the same for all nets of a bundle."""
     frames = _frames_drawn(subject, name)
-    clips: dict[str, Clips] = {}
-    features: dict[str, dict[str, Doubles]] = {}
+    clips: dict[Part, Clips] = {}
+    features: dict[Part, dict[str, Doubles]] = {}
     for part in Part:
         looked_at = subject.reference.sequences(name, part, frames=frames, most=real[part])
         clips[part], features[part] = yield from _gather(subject, looked_at)
+    return Real(clips, features)
+
+
+def hold_against(
+    real: Real, subject: Subject, name: str, *, rules: Rules | None = None
+) -> Generator[None, None, Outcome]:
+    """The second half: draw a class, and judge it."""
     sheets = Sheets()
     drawn, shown = yield from _gather(subject, sheets.watch(sequences(subject, name)))
-    material = Material(clips[Part.REFERENCE], clips[Part.HELD_OUT], drawn, _refinement(subject, name))
+    reference, held_out = real.clips[Part.REFERENCE], real.clips[Part.HELD_OUT]
+    material = Material(reference, held_out, drawn, _refinement(subject, name))
     return Outcome(
         report=judge(name, material, rules=rules or _rules(subject)),
         sheets=sheets,
-        frechet=compare(shown, features[Part.REFERENCE], features[Part.HELD_OUT]),
+        frechet=compare(shown, real.features[Part.REFERENCE], real.features[Part.HELD_OUT]),
     )
 
 

@@ -1,0 +1,148 @@
+"""A bundle's nets made ready for a quantised precision: calibrated, quantised and judged, before anything is built.
+
+Only whole DiTs are quantised. The graphs that reuse features run two blocks of a net, the first and the last, and
+stay as they are, as do halves of an autoencoder. What builds plans takes its graphs through `Prepared`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models import alone, devices
+from models.bundle import Bundle
+from models.engine import BUCKETS, Engine, Precision
+from models.engine_cache import Quality
+from models.engines.torch import TorchEngine
+from models.evaluator import Evaluator, Nets
+from models.graph import Graph, Part, graphs
+from models.quantise import fp8, qdq, quality
+from models.quantise.calibration import calibrate
+from models.quantise.fp8 import Scales
+from models.quantise.quality import QualityRefused, Verdict
+from models.spec import Codec, Stage
+
+RECIPE = 1
+"""Raise it when the same bundle would be quantised otherwise; part of every digest."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """The nets of a bundle in 8 bits, not yet judged."""
+
+    digest: str
+    """SHA-256 of all that decides the scales."""
+    scales: Mapping[Stage, Scales] = field(default_factory=dict)
+    """For float8."""
+    models: Mapping[str, Any] = field(default_factory=dict)
+    """For integers: the `openvino.Model` by `Graph.name`."""
+    graphs: tuple[Graph, ...] = ()
+    """Whose weights the models share."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The same, judged and accepted."""
+
+    nets: Quantised
+    quality: Quality
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the scales."""
+        return self.nets.digest
+
+    def onnx(self, onnx: bytes, graph: Graph) -> bytes:
+        """What was exported of a graph in float16, with its layers in float8."""
+        return qdq.quantised(onnx, self.nets.scales[_stage(graph)]) if quantisable(graph) else onnx
+
+    def model(self, graph: Graph) -> Any:
+        """The `openvino.Model` of a graph, with its layers in integers."""
+        from models.engines.openvino import convert
+
+        return self.nets.models[graph.name] if quantisable(graph) else convert(graph)
+
+
+def prepare(
+    bundle: Bundle, precision: Precision, *, data: Path | None = None, sequences: int = quality.SEQUENCES
+) -> Generator[str, None, Prepared]:
+    """Yield what is being done, return what builds need; takes minutes.
+
+    `QualityRefused` if the quality gate does not accept it, `NoReference` if it cannot be judged: see
+    `models.quantise.quality.judge` for `data`. `EngineUnavailable` if a package is missing.
+    """
+    quality.refused_without_reference(bundle.spec, data)
+    nets = yield from quantised(bundle, precision)
+    verdict = yield from _judged(bundle, precision, nets, data=data, sequences=sequences)
+    if verdict.lost:
+        raise QualityRefused(precision, verdict)
+    return Prepared(nets, verdict.quality)
+
+
+def quantised(bundle: Bundle, precision: Precision) -> Generator[str, None, Quantised]:
+    """Calibrate and quantise every net."""
+    if precision is Precision.INT8:
+        from models.quantise import int8
+
+        int8.available()
+    calibration = yield from calibrate(bundle)
+    yield "quantise"
+    if precision is Precision.FP8:
+        scales = {stage: fp8.scales(bundle.net(stage), rows) for stage, rows in calibration.rows.items()}
+        return Quantised(_digest(*(one.digest for one in scales.values())), scales=scales)
+    assert precision is Precision.INT8, f"{precision} takes no scales"
+    whole = tuple(_whole(bundle, stage) for stage in bundle.spec.stages)
+    models = {graph.name: int8.quantised(graph, calibration.rows[_stage(graph)]) for graph in whole}
+    return Quantised(_digest(calibration.digest, int8.settings()), models=models, graphs=whole)
+
+
+def nets_of(bundle: Bundle, nets: Quantised) -> Nets:
+    """The quantised nets as they will serve, to be judged: integers by OpenVINO, float8 as torch emulates it."""
+    engines = {stage: _engine(bundle, stage, nets) for stage in bundle.spec.stages}
+    for engine in engines.values():
+        engine.prepare()
+    evaluators = {stage: Evaluator(bundle.net(stage), engine) for stage, engine in engines.items()}
+    return evaluators | alone.codecs(bundle, device=evaluators[Stage.COARSE].device)
+
+
+def quantisable(graph: Graph) -> bool:
+    """Whether a graph has layers in 8 bits."""
+    return graph.part is Part.WHOLE and not isinstance(graph.net, Codec)
+
+
+def _judged(
+    bundle: Bundle, precision: Precision, nets: Quantised, *, data: Path | None, sequences: int
+) -> Generator[str, None, Verdict]:
+    plain, small = alone.evaluators(bundle), nets_of(bundle, nets)
+    try:
+        return (yield from quality.judge(bundle.spec, plain=plain, quantised=small, data=data, sequences=sequences))
+    finally:
+        for net in (*plain.values(), *small.values()):
+            net.close()
+
+
+def _engine(bundle: Bundle, stage: Stage, nets: Quantised) -> Engine:
+    if nets.scales:
+        net = fp8.emulate(bundle.net(stage), nets.scales[stage])
+        return TorchEngine(net, device=devices.use(), precision=Precision.FP32, buckets=BUCKETS)
+    from models.engines.openvino import OpenVINOEngine, plan_of
+
+    graph = next(graph for graph in nets.graphs if graph.net is stage)
+    plan = plan_of(nets.models[graph.name], precision=Precision.INT8)
+    return OpenVINOEngine([graph], {graph.name: plan}, precision=Precision.INT8, buckets=BUCKETS)
+
+
+def _whole(bundle: Bundle, stage: Stage) -> Graph:
+    return next(graph for graph in graphs(bundle, stage) if quantisable(graph))
+
+
+def _stage(graph: Graph) -> Stage:
+    assert isinstance(graph.net, Stage)
+    return graph.net
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(" ".join((str(RECIPE), *parts)).encode()).hexdigest()
