@@ -111,10 +111,15 @@ def _numerics(entry: CatalogueEntry) -> Numerics:
     infos = [entry.engines[net] for net in sorted(entry.engines)]
     return Numerics(
         bundle_hash=entry.hash,
-        engine=",".join(dict.fromkeys(info.engine for info in infos)),
-        precision=",".join(dict.fromkeys(info.precision for info in infos)),
+        engine=_joined([info.engine for info in infos]),
+        precision=_joined([info.precision for info in infos]),
         version=_version(),
     )
+
+
+def _joined(words: Sequence[str]) -> str:
+    """One word where all nets are alike, else one for each net, in the order of the nets' names."""
+    return words[0] if len(set(words)) == 1 else ",".join(words)
 
 
 def _version() -> str:
