@@ -21,7 +21,7 @@ from models.engines import create, plain_precision
 from models.graph import DEEP, MODULATION, Graph, Part, X, graphs
 
 ROUNDS = 5
-BUDGET_SECONDS = 20.0
+BUDGET_SECONDS = 5.0
 """For one graph, beyond its parity and its first bucket's first round."""
 _PAUSE_SECONDS = 0.003
 """Between runs on a CPU: threads that have nothing left to do go on looking for work for a while."""

@@ -16,8 +16,8 @@ from models.engine import EngineUnavailable, NetName, Precision
 from models.engine_cache import EngineCache
 from models.engine_record import Record
 from models.engines._choice import Candidate
+from models.export import carried
 from models.graph import Graph, graphs
-from models.spec import Codec
 
 _OF_DEVICE = {devices.CPU: "openvino", devices.GPU: "tensorrt"}
 """The compiled engine of each kind of device."""
@@ -41,9 +41,7 @@ def candidates(
 
     Of a quantised one that nobody asked for there must be records. `EngineUnavailable` if there can be none here.
     """
-    offered = _precisions(engine, device, precision)
-    if isinstance(net, Codec):
-        offered = tuple(dict.fromkeys(_plain(each, device) for each in offered))
+    offered = tuple(dict.fromkeys(carried(each, net) for each in _precisions(engine, device, precision)))
     cache = EngineCache.default()
     kept = {record.recipe.precision for record in cache.records() if record.net == net}
     found = []
@@ -101,13 +99,6 @@ def _tensorrt(device: torch.device, precision: Precision) -> None:
     if precision not in _OFFERED["tensorrt"] or int(flavours.capability().removeprefix("sm")) < least:
         known = ", ".join(_OFFERED["tensorrt"])
         raise EngineUnavailable(f"precision {precision} is not TensorRT's on this GPU; set GRIDIT_PRECISION to {known}")
-
-
-def _plain(precision: Precision, device: torch.device) -> Precision:
-    """Half an autoencoder is not quantised."""
-    if not precision.quantised:
-        return precision
-    return Precision.FP32 if device.type == devices.CPU else Precision.FP16
 
 
 def _records(

@@ -16,15 +16,15 @@ from contextlib import contextmanager
 from functools import cache as once
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.jit._trace import TracerWarning
 
-from models.build import Compiled, OnDamage, Outcome
-from models.engine import EngineUnavailable, NetName, Precision
-from models.engine_cache import EngineCache, PlanDamaged, Profile, Quality, Recipe, Record, plan_name
-from models.export import source_digest
+from models.build import Compiled, Doing, OnDamage, Outcome, Prepared
+from models.engine import EngineUnavailable, Precision
+from models.engine_cache import EngineCache, PlanDamaged, Profile, Recipe, Record, plan_name
+from models.export import carried, source_digest
 from models.graph import Graph
 from models.spec import Codec
 
@@ -39,21 +39,6 @@ FLAGS = ("torchscript", "no-dynamic-quantisation")
 
 _MOST_ROWS = 1024
 _CPU = "CPU"
-
-
-class Prepared(Protocol):
-    """A bundle's nets made ready for integers, and judged."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all scales."""
-
-    @property
-    def quality(self) -> Quality:
-        """What the bundle's quality gate said."""
-
-    def model(self, graph: Graph) -> Any:
-        """The `openvino.Model` of a graph."""
 
 
 @once
@@ -95,11 +80,6 @@ def check(precision: Precision) -> None:
         raise EngineUnavailable(
             f"precision {precision}: this CPU has no instructions for it; set GRIDIT_PRECISION=fp32"
         )
-
-
-def carried(precision: Precision, net: NetName) -> Precision:
-    """What a net is compiled in where a bundle is in `precision`: half an autoencoder is not quantised."""
-    return Precision.FP32 if precision.quantised and isinstance(net, Codec) else precision
 
 
 def properties(precision: Precision, *, threads: int) -> dict[str, object]:
@@ -156,7 +136,7 @@ def compile_graph(
     recipe = recipe_of(graph, precision=precision, source=source, quantisation=prepared.digest if prepared else None)
     with cache.building(recipe.key) as turn:
         if not turn.mine:
-            yield "wait"
+            yield Doing.WAIT
             turn.wait()
         known = next(
             (record for record in cache.find(source, flavour=FLAVOUR, version=version()) if record.recipe == recipe),
@@ -185,11 +165,11 @@ def recipe_of(graph: Graph, *, precision: Precision, source: str, quantisation: 
 def _built(
     graph: Graph, recipe: Recipe, *, cache: EngineCache, bundle: str, prepared: Prepared | None
 ) -> Iterator[str | Compiled]:
-    yield "export"
+    yield Doing.EXPORT
     started = time.perf_counter()
     model = convert(graph) if prepared is None else prepared.model(graph)
     exported = time.perf_counter()
-    yield "build"
+    yield Doing.BUILD
     compiled = _compiled(model, recipe.precision)
     plan = _exported(compiled)
     seconds = time.perf_counter() - exported

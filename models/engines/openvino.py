@@ -19,7 +19,6 @@ from models.engine import EngineUnavailable, NetName, Precision, Rows
 from models.engine_cache import EngineCache, PlanDamaged, Record
 from models.engines._openvino import (
     FLAVOUR,
-    carried,
     check,
     compile_graph,
     convert,
@@ -31,7 +30,7 @@ from models.engines._openvino import (
     recipe_of,
     version,
 )
-from models.export import source_digest
+from models.export import carried, source_digest
 from models.graph import Graph, Part, graphs
 from models.spec import Codec
 
