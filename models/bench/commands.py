@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -15,11 +15,12 @@ from rich.progress import TimeElapsedColumn
 from models.terminal import DEMO, progress_bar
 
 if TYPE_CHECKING:
+    import torch
     from rich.table import Table
 
     from models.bench.report import Report
     from models.bundle import Bundle
-    from models.spec import Stage
+    from models.spec import BundleSpec
 
 app = typer.Typer(add_completion=False)
 group = typer.Typer(no_args_is_help=True, help="Measure this machine: engines beside others, the whole pipeline.")
@@ -35,7 +36,7 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write everything that
 Plot = Annotated[Path | None, typer.Option(help="Draw it there, as a PNG file (extra: evaluate).")]
 Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are kept.")]
 Tokens = Annotated[int | None, typer.Option(help="Of the nets of --shape; left out: 256 on a CPU, 1024 on a GPU.")]
-Engines = Annotated[str, typer.Option(help="Engines to try, such as torch,openvino; all: every one.")]
+CPU = "cpu"
 
 
 @group.command()
@@ -60,30 +61,29 @@ def engines(
 ) -> None:
     """Every engine that runs here, beside diffusers, torch.compile and the released loop, in every bucket."""
     from models.bench import engines as benchmark
-    from models.bench import machine
-    from models.bench.options import engines_of, nets_of, numbers, peers_of, precisions_of
+    from models.bench import machine, options, shapes, tables
     from models.devices import use
 
     _check(plot)
     place = use(device)
-    gpu = place.type != "cpu"
-    nets = nets_of(net, random=bool(shape))
-    with ExitStack() as stack:
-        plan = benchmark.Plan(
-            bundles=_bundles(stack, bundle, shape or [], tokens=tokens or (1024 if gpu else 256), stages=nets.stages),
-            device=place,
-            nets=nets.names,
-            engines=engines_of(engine),
-            precisions=precisions_of(precision),
-            peers=peers_of(peer),
-            buckets=numbers("--buckets", buckets or ("1,16,32" if gpu else "1,4")),
-            rounds=rounds,
-            peak_side=peak_side,
-        )
-        report = _follow(benchmark.run(plan, origin=machine.origin(place)))
-    from models.bench.tables import of_engines
-
-    _out(report, of_engines(report), json=json, plot=plot)
+    gpu = place.type != CPU
+    nets = options.nets_of(net, random=bool(shape))
+    plan = benchmark.Plan(
+        device=place,
+        nets=nets.names,
+        engines=options.engines_of(engine),
+        precisions=options.precisions_of(precision),
+        peers=options.peers_of(peer),
+        buckets=options.numbers("--buckets", buckets or ("1,16,32" if gpu else "1,4")),
+        rounds=rounds,
+        peak_side=peak_side,
+    )
+    size = tokens or _tokens(place)
+    downsample = shapes.DOWNSAMPLE if nets.halves else 1
+    specs = [shapes.spec_of(one, tokens=size, stages=nets.stages, downsample=downsample) for one in shape or []]
+    with _bundles(bundle, specs) as bundles:
+        report = _follow(benchmark.run(plan, bundles, origin=machine.origin(place)))
+    _out(report, tables.of_engines(report), json=json, plot=plot)
 
 
 @group.command()
@@ -107,49 +107,42 @@ def pipeline(
     plot: Plot = None,
 ) -> None:
     """Both stages of whole sequences: our way, the released way, and the direct way without factorization."""
-    from models.bench import machine
+    from models.bench import machine, options, shapes, tables
     from models.bench import pipeline as benchmark
-    from models.bench.options import engines_of, numbers, plain_or
     from models.devices import use
-    from models.spec import Stage
 
     _check(plot)
     place = use(device)
-    size = tokens or (256 if place.type == "cpu" else 1024)
-    with ExitStack() as stack:
-        ((loaded, weights),) = _bundles(stack, bundle, [] if bundle else [shape], tokens=size, stages=tuple(Stage))
-        plan = benchmark.Plan(
-            bundle=loaded,
-            weights=weights,
-            device=place,
-            frames=numbers("--frames", frames),
-            steps=steps,
-            engines=engines_of(engine),
-            precisions=plain_or(precision, place),
-            buckets=numbers("--buckets", buckets),
-            rounds=rounds,
-            budget=budget,
-        )
-        report = _follow(benchmark.run(plan, origin=machine.origin(place)))
-    from models.bench.tables import of_pipeline
-
-    _out(report, of_pipeline(report), json=json, plot=plot)
+    plan = benchmark.Plan(
+        device=place,
+        frames=options.numbers("--frames", frames),
+        steps=steps,
+        engines=options.engines_of(engine),
+        precisions=options.plain_or(precision, place),
+        buckets=options.numbers("--buckets", buckets),
+        rounds=rounds,
+        budget=budget,
+    )
+    specs = [] if bundle else [shapes.spec_of(shape, tokens=tokens or _tokens(place))]
+    with _bundles(bundle, specs) as ((loaded, weights),):
+        report = _follow(benchmark.run(plan, loaded, weights=weights, origin=machine.origin(place)))
+    _out(report, tables.of_pipeline(report), json=json, plot=plot)
 
 
-def _bundles(
-    stack: ExitStack, path: Path | None, shapes: Sequence[str], *, tokens: int, stages: tuple[Stage, ...]
-) -> tuple[tuple[Bundle, str], ...]:
-    """The one named, those of the shapes in a folder that goes with the stack, or the one that ships."""
+@contextmanager
+def _bundles(path: Path | None, specs: Sequence[BundleSpec]) -> Iterator[tuple[tuple[Bundle, str], ...]]:
+    """The one named, and random ones that go afterwards; with neither the one that ships. Each with whose weights."""
     from models import bundle as bundles
-    from models.bench import shapes as random_ones
+    from models.bench import shapes
 
-    found: list[tuple[Bundle, str]] = []
-    if path is not None or not shapes:
-        found.append((bundles.load(path or DEMO), "its own"))
-    specs = [random_ones.spec_of(shape, tokens=tokens, stages=stages) for shape in shapes]
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if specs else Path()
-    found.extend((random_ones.write(folder, spec), "random") for spec in specs)
-    return tuple(found)
+    own = ((bundles.load(path or DEMO), "its own"),) if path is not None or not specs else ()
+    with tempfile.TemporaryDirectory() as folder:
+        yield (*own, *((shapes.write(Path(folder), spec), "random") for spec in specs))
+
+
+def _tokens(place: torch.device) -> int:
+    """Of random nets: the published number on a GPU, what a CPU can do in a minute or two else."""
+    return 256 if place.type == CPU else 1024
 
 
 def _check(plot: Path | None) -> None:

@@ -25,8 +25,8 @@ from models.nn.dit import DiT
 from models.spec import BundleSpec, Codec, Stage
 
 TORCH = "torch"
-CANNOT = (RuntimeError, ValueError)
-"""What says that an engine or a peer cannot do this here: engines' own errors, torch's, compilers'."""
+CANNOT = Exception
+"""Whatever keeps one contender from running, whoever raises it: it is told, and the others are measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,6 @@ from models.spec import Codec, Stage
 class Plan:
     """What is to be measured."""
 
-    bundles: tuple[tuple[Bundle, str], ...]
-    """Each with whose weights it has."""
     device: torch.device
     nets: tuple[NetName, ...] = tuple(Stage)
     engines: tuple[str, ...] = ()
@@ -49,14 +47,14 @@ class Doing:
         return self.what
 
 
-def run(plan: Plan, *, origin: Origin) -> Generator[Doing, None, EnginesReport]:
-    """Measure everything; peaks first."""
+def run(plan: Plan, bundles: Sequence[tuple[Bundle, str]], *, origin: Origin) -> Generator[Doing, None, EnginesReport]:
+    """Measure everything, peaks first; each bundle comes with whose weights it has."""
     peaks = yield from measured_peaks(plan.device, side=plan.peak_side, tries=plan.peak_tries)
     nets: list[Net] = []
     figures: list[Figure] = []
     defaults: list[Default] = []
     missing: list[NotRun] = []
-    for bundle, weights in plan.bundles:
+    for bundle, weights in bundles:
         for each in _graphs(bundle, plan.nets):
             net = described(bundle, each, weights=weights)
             found, lacking, chosen = yield from _one(plan, bundle, each, net, peaks)

@@ -34,6 +34,11 @@ class Nets:
         """The stages among them, the coarse one always: a bundle has it."""
         return tuple(stage for stage in Stage if stage in self.names or stage is Stage.COARSE)
 
+    @property
+    def halves(self) -> bool:
+        """Whether there are halves of an autoencoder among them."""
+        return any(isinstance(net, Codec) for net in self.names)
+
 
 def nets_of(text: str, *, random: bool) -> Nets:
     """Names of nets; nothing: the coarse one of `random` shapes, else the stages."""

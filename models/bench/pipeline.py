@@ -27,7 +27,7 @@ from models.engine import ALONE, BUCKETS, Precision
 from models.evaluator import Nets
 from models.noise import philox
 from models.plan import frames_made
-from models.spec import OFFICIAL_STEPS, Stage
+from models.spec import OFFICIAL_STEPS, BundleSpec, Stage
 
 EXACT_WANTED, ENGINE_WANTED, DIRECT_WANTED = 3.0, 4.5, 2.0
 CHECK_STEPS = (250, 100, 50, 20, 10, 5, 2)
@@ -38,9 +38,6 @@ CHECK_STEPS = (250, 100, 50, 20, 10, 5, 2)
 class Plan:
     """What is to be measured."""
 
-    bundle: Bundle
-    weights: str
-    """Whose they are."""
     device: torch.device
     frames: tuple[int, ...] = (64, 256)
     steps: int = OFFICIAL_STEPS
@@ -54,15 +51,15 @@ class Plan:
     """Seconds that the whole jobs may take, all together."""
 
 
-def run(plan: Plan, *, origin: Origin) -> Generator[Doing, None, PipelineReport]:
-    """Count, measure, multiply out, check."""
-    spec, missing = plan.bundle.spec, list[NotRun]()
-    yield from _plans(plan, missing)
+def run(plan: Plan, bundle: Bundle, *, weights: str, origin: Origin) -> Generator[Doing, None, PipelineReport]:
+    """Count, measure, multiply out, check; `weights` says whose they are."""
+    spec, missing = bundle.spec, list[NotRun]()
+    yield from _plans(plan, bundle, missing)
     counted: list[Way] = []
     for frames in plan.frames:
         yield Doing(f"counting the steps of {frames} frames")
         counted.extend(ways.ways(spec, frames=frames, steps=plan.steps, buckets=plan.buckets))
-    hall = Hall.of(plan.bundle, device=plan.device, buckets=plan.buckets)
+    hall = Hall.of(bundle, device=plan.device, buckets=plan.buckets)
     keys = components.needed(counted)
     found = yield from components.measure(hall, keys, number=plan.rounds, missing=missing)
     told = [_told(way, found, hall) for way in counted]
@@ -70,7 +67,7 @@ def run(plan: Plan, *, origin: Origin) -> Generator[Doing, None, PipelineReport]
     hall.close()
     return PipelineReport(
         origin=origin,
-        nets=tuple(described(plan.bundle, graph, weights=plan.weights) for graph in hall.graphs.values()),
+        nets=tuple(described(bundle, graph, weights=weights) for graph in hall.graphs.values()),
         components=tuple(found.values()),
         ways=tuple(told),
         factors=tuple(factor for frames in plan.frames for factor in factors(told, frames)),
@@ -110,15 +107,15 @@ def _factor(name: str, before: Reported, after: Reported, *, wanted: float | Non
     )
 
 
-def _plans(plan: Plan, missing: list[NotRun]) -> Generator[Doing, None, None]:
+def _plans(plan: Plan, bundle: Bundle, missing: list[NotRun]) -> Generator[Doing, None, None]:
     """Give engines that need plans theirs, so that `auto` has something to choose from."""
     for name in (name for name in plan.engines if name != contenders.TORCH):
         for precision in plan.precisions:
             yield Doing(f"plans of {name} {precision}")
             try:
-                for net in contenders.nets_of(plan.bundle.spec):
+                for net in contenders.nets_of(bundle.spec):
                     buckets = plan.buckets if isinstance(net, Stage) else ALONE
-                    place = Place(plan.bundle, net, buckets, plan.device)
+                    place = Place(bundle, net, buckets, plan.device)
                     contenders.open_engine(name, place, precision).close()
             except contenders.CANNOT as error:
                 missing.append(NotRun(what=f"{name} {precision}", why=contenders.first_line(error)))
@@ -148,17 +145,17 @@ def _checks(
     plan: Plan, hall: Hall, found: Mapping[Key, Component]
 ) -> Generator[Doing, None, tuple[list[Check], float | None]]:
     """Whole jobs of the shortest length, and how far the released way's frames are from ours."""
-    steps = _affordable(plan, found)
+    steps = _affordable(plan, hall.bundle.spec, found)
     if steps is None:
         return [], None
     frames, checks = min(plan.frames), list[Check]()
     drawn: dict[str, dict[str, Tensor]] = {}
-    for way in _cut(plan, steps):
+    for way in _cut(plan, hall.bundle.spec, steps):
         name = way.name
         yield Doing(f"a whole job: {name}, {frames} frames, {way.request.coarse_steps} steps")
         nets = _nets(hall, way.kind)
         began = time.perf_counter()
-        drawn[name] = _drawn(plan, way, nets)
+        drawn[name] = _drawn(hall, way, nets)
         measured = time.perf_counter() - began
         told = _told(way, found, hall)
         checks.append(
@@ -174,19 +171,19 @@ def _checks(
     return checks, _difference(drawn[ways.RELEASED], drawn[ways.EXACT])
 
 
-def _affordable(plan: Plan, found: Mapping[Key, Component]) -> int | None:
+def _affordable(plan: Plan, spec: BundleSpec, found: Mapping[Key, Component]) -> int | None:
     """The most steps whose whole jobs stay within the budget by what was measured."""
     for steps in (count for count in CHECK_STEPS if count <= plan.steps):
-        cut = _cut(plan, steps)
+        cut = _cut(plan, spec, steps)
         keys = [components.key_of(way, *run) for way in cut for run in way.tally.runs.elements()]
         if all(key in found for key in set(keys)) and sum(found[key].seconds for key in keys) <= plan.budget:
             return steps
     return None
 
 
-def _cut(plan: Plan, steps: int) -> list[Way]:
+def _cut(plan: Plan, spec: BundleSpec, steps: int) -> list[Way]:
     """The chain for the shortest length, with no more than so many steps."""
-    spec, frames = plan.bundle.spec, min(plan.frames)
+    frames = min(plan.frames)
     return list(ways.chain(spec, frames=frames, steps=plan.steps, buckets=plan.buckets, most=steps))
 
 
@@ -197,9 +194,9 @@ def _nets(hall: Hall, kind: Kind) -> Nets:
     return nets | {stage: ReleasedNet(net, device=hall.device) for stage, net in hall.nets.items()}
 
 
-def _drawn(plan: Plan, way: Way, nets: Nets) -> dict[str, Tensor]:
+def _drawn(hall: Hall, way: Way, nets: Nets) -> dict[str, Tensor]:
     """Every unit's result, by its key, on the CPU; the released way goes through its units one by one."""
-    spec, noise = plan.bundle.spec, philox(way.request.seed, device=plan.device)
+    spec, noise = hall.bundle.spec, philox(way.request.seed, device=hall.device)
     drive = alone.run if way.kind is Kind.RELEASED else driving.job
     return {unit.key: result.cpu() for unit, result in drive(spec, way.request, nets=nets, noise=noise)}
 

@@ -58,19 +58,21 @@ def named(shape: str) -> str:
     return f"DiT-{name[4:].upper()}"
 
 
-def spec_of(shape: str, *, tokens: int, stages: Sequence[Stage] = tuple(Stage)) -> BundleSpec:
+def spec_of(
+    shape: str, *, tokens: int, stages: Sequence[Stage] = tuple(Stage), downsample: int = DOWNSAMPLE
+) -> BundleSpec:
     """Nets of the released kind (epsilon, learned variance, no labels, latents) whose coarse one sees `tokens`.
 
-    The refining one sees as many, as the published one does.
+    The refining one sees as many, as the published one does. With a `downsample` of 1 there is no autoencoder: the
+    latents are taken for pixels.
     """
     size, patch = presets.parse(named(shape))
     side = math.isqrt(tokens)
     if side * side != tokens or side % OFFICIAL_GRID or tokens < 1:
         raise NoSuchShape(tokens)
     latents = side * patch
-    coarse, refined = latents * DOWNSAMPLE // OFFICIAL_GRID, latents * DOWNSAMPLE
-    if coarse * ENLARGED != refined:
-        raise NoSuchShape(tokens)
+    refined = latents * downsample
+    coarse = refined // ENLARGED
     frame_sizes = {Stage.COARSE: coarse, Stage.REFINE: refined}
     return BundleSpec(
         name=f"random-{size.width}x{size.depth}-{tokens}",
@@ -80,8 +82,9 @@ def spec_of(shape: str, *, tokens: int, stages: Sequence[Stage] = tuple(Stage)) 
         refined_size=refined if Stage.REFINE in stages else coarse,
         known_rows=KnownRows.REPLACEMENT,
         overlap_rows=OFFICIAL_GRID - 1,
-        nets={stage: _net(shape, stage, frame_sizes[stage]) for stage in stages},
-        autoencoder=_autoencoder(size.width),
+        nets={stage: _net(shape, stage, frame_sizes[stage], downsample) for stage in stages},
+        channels=LATENTS if downsample == 1 else 3,
+        autoencoder=None if downsample == 1 else _autoencoder(size.width),
         samplers=samplers.names(),
         defaults=Defaults(
             num_frames=64,
@@ -112,14 +115,14 @@ def awake(net: DiT, *, seed: int = 0) -> DiT:
     return net.eval().requires_grad_(False)
 
 
-def _net(shape: str, stage: Stage, frame_size: int) -> NetSpec:
+def _net(shape: str, stage: Stage, frame_size: int, downsample: int) -> NetSpec:
     return presets.net_spec(
         named(shape),
         stage=stage,
         frame_size=frame_size,
         grid=OFFICIAL_GRID,
         channels=LATENTS,
-        downsample=DOWNSAMPLE,
+        downsample=downsample,
         learned_variance=True,
         prediction=Prediction.EPSILON,
         schedule=ScheduleName.LINEAR,
@@ -152,7 +155,8 @@ def _random_autoencoder(spec: AutoencoderSpec) -> dict[str, Tensor]:
     for key, shape in sorted(autoencoder.shapes(spec.config).items()):
         fan = math.prod(shape[1:]) or 1
         norm = "norm" in key and key.endswith("weight")
-        state[key] = torch.ones(shape) if norm else torch.randn(shape, generator=generator) / math.sqrt(fan) / 2
+        spread = 0.5 / math.sqrt(fan) if len(shape) > 1 else 0.02
+        state[key] = torch.ones(shape) if norm else spread * torch.randn(shape, generator=generator)
     return state
 
 
