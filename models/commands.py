@@ -22,32 +22,42 @@ app = typer.Typer(no_args_is_help=True, help="Draw sequences and compile engines
 @app.command(name="compile")
 def compile_(
     bundle: Annotated[Path, typer.Argument(help="Directory of the bundle, e.g. models/bundles/demo.")],
-    engine: Annotated[Literal["tensorrt"], typer.Option(help="The engine to compile for.")] = "tensorrt",
+    engine: Annotated[Literal["tensorrt", "openvino"], typer.Option(help="The engine to compile for.")] = "tensorrt",
     target: Annotated[
         str, typer.Option(help="GPUs to build for, such as sm89 or sm86,sm89; current: this machine's.")
     ] = "current",
-    precision: Annotated[Literal["fp16", "bf16"], typer.Option(help="What the nets compute in.")] = "fp16",
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "fp8", "int8"] | None,
+        typer.Option(help="What the nets compute in; left out: fp16 with tensorrt, fp32 with openvino."),
+    ] = None,
     buckets: Annotated[str, typer.Option(help="Batch sizes to run.")] = "1,2,4,8,16,32",
     profiles: Annotated[
         Literal["per-bucket", "one"], typer.Option(help="Tune each batch size by itself, or one range of them.")
     ] = "per-bucket",
+    data: Annotated[
+        Path | None, typer.Option(help="Real sequences that fp8 and int8 are judged by, where the bundle needs some.")
+    ] = None,
     on_damage: Annotated[
         Literal["refuse", "rebuild"], typer.Option(help="What to do about a cached plan that was changed.")
     ] = "refuse",
 ) -> None:
-    """Build TensorRT plans of both nets of a bundle into the engine cache (GRIDIT_ENGINE_CACHE)."""
+    """Build an engine's plans of every net of a bundle into the engine cache (GRIDIT_ENGINE_CACHE)."""
+    from models import building
     from models import compile as compiling
     from models.build import OnDamage, Profiles
     from models.engine import Precision
 
+    chosen = Precision(precision or compiling.PRECISIONS[engine])
     with compiling.told():
+        building.forgive(bundle, engine=engine, precision=chosen)
         facts = compiling.compile_bundle(
             bundle,
             engine=engine,
             targets=compiling.targets_of(target),
-            precision=Precision(precision),
+            precision=chosen,
             buckets=compiling.buckets_of(buckets),
             profiles=Profiles(profiles),
+            data=data,
             on_damage=OnDamage(on_damage),
         )
         compiling.show(facts, console=Console())

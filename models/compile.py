@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -182,9 +183,9 @@ def show(facts: Iterable[Phase | Done], *, console: Console) -> tuple[Done, ...]
             else:
                 doing = f"{fact.graph}: {fact.doing}"
                 progress.update(task, description=doing, completed=max(0, fact.index - 1), total=fact.total)
+    console.print(_title(done), soft_wrap=True)
     console.print(_table(done))
-    for fact in done:
-        console.print(f"{fact.record.graph}: {fact.path}", soft_wrap=True)
+    console.print(f"in {done[0].path.parent}", soft_wrap=True)
     return tuple(done)
 
 
@@ -197,11 +198,12 @@ def targets_of(text: str) -> tuple[str, ...]:
 
 
 def buckets_of(text: str) -> tuple[int, ...]:
-    """`1,2,8` -> its numbers, ascending. ValueError if they are not batch sizes."""
-    sizes = sorted({int(part) for part in text.split(",")})
-    if sizes[0] < 1:
-        raise ValueError(f"{sizes[0]} is no batch size")
-    return tuple(sizes)
+    """`1,2,8` -> its numbers, ascending. ValueError if they are none; whether they will do, `ranges` says."""
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [part for part in parts if not part.isdecimal()]
+    if wrong:
+        raise ValueError(f"buckets: {wrong[0]!r} is no number; name batch sizes such as 1,2,4")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 @contextmanager
@@ -216,35 +218,30 @@ def told() -> Iterator[None]:
 
 
 def _table(done: Sequence[Done]) -> Table:
-    numbers = ("MB", "seconds", "kernels", "fused", "profiles")
-    table = Table("graph", "plan", title=_title(done))
-    for heading in numbers:
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("graph", no_wrap=True)
+    table.add_column("plan")
+    for heading in ("MB", "seconds", "kernels", "fused"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("export within", "here within", "times torch"):
         table.add_column(heading, justify="right")
-    table.add_column("exported within")
-    table.add_column("run here")
     for fact in done:
         table.add_row(fact.record.graph, str(fact.outcome), *_row(fact))
     return table
 
 
 def _row(fact: Done) -> tuple[str, ...]:
-    record, parity = fact.record, fact.record.exported_parity
+    """An empty cell: that was not done."""
+    record, measured = fact.record, fact.record.measured
     return (
         f"{record.plan_bytes / 1e6:.1f}",
         f"{fact.seconds:.1f}",
         str(record.kernels),
-        f"{record.fused_attentions} / {record.depth}",
-        str(len(record.recipe.profiles)),
-        "not checked" if parity is None else f"{parity:.1e}",
-        _run(record),
+        f"{record.fused_attentions}/{record.depth}",
+        "" if record.exported_parity is None else f"{record.exported_parity:.0e}",
+        f"{measured.parity:.0e}" if measured else "",
+        f"{measured.speedup:.2f}" if measured else "not run",
     )
-
-
-def _run(record: Record) -> str:
-    if record.measured is None:
-        return "not run here"
-    measured = record.measured
-    return f"{measured.speedup:.2f} x torch {measured.torch_precision}, within {measured.parity:.1e}"
 
 
 def _title(done: Sequence[Done]) -> str:

@@ -19,8 +19,10 @@ from workers.contracts.errors import GriditError
 
 COMMAND = (sys.executable, "-P", "-m", "service.cli", "up", "--stop-with-stdin", "--workers", "1")
 HOME = Path(__file__).resolve().parents[2]
+ONE_SEQUENCE = {"GRIDIT_ENGINE_BUILDS": "off"}
+"""It does not live long enough to gain by faster engines; those that are built already are used."""
 START_SECONDS = 300.0
-"""A first start may have to build engines."""
+"""Opening engines may take long on a GPU."""
 STOP_SECONDS = 30.0
 LOOK_SECONDS = 0.05
 
@@ -43,7 +45,7 @@ def service() -> Iterator[str]:
                 stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": _python_path()},
+                env={**ONE_SEQUENCE, **os.environ, "PYTHONPATH": _python_path()},
                 start_new_session=True,
             )
         try:
