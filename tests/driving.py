@@ -19,6 +19,7 @@ from models.spec import Stage
 from workers.contracts import job as contract
 from workers.contracts.catalogue import EngineInfo
 from workers.inhand import request_of
+from workers.leaving import Leave, leave
 from workers.runner import Runner
 from workers.scheduler import Net
 from workers.tasks import Fact, RunAlone, Task, UnitFinished
@@ -52,6 +53,7 @@ def runner_for(
     *,
     largest: int = 8,
     clock: Callable[[], float] = time.time,
+    leave: Leave = leave,
 ) -> Runner:
     """A runner of this bundle on torch, or on `engines` where they are given."""
     name, buckets = bundle.spec.name, tuple(size for size in BUCKETS if size <= largest)
@@ -61,7 +63,7 @@ def runner_for(
         engine = (engines or {}).get(stage) or on_cpu(TorchEngine, bundle, stage, buckets=buckets)
         nets[Net(name, stage)] = Evaluator(bundle.net(stage), engine)
         infos[Net(name, stage)] = EngineInfo(engine="torch", precision="fp32", buckets=buckets)
-    return Runner({name: bundle}, nets, engines=infos, clock=clock)
+    return Runner({name: bundle}, nets, engines=infos, clock=clock, leave=leave)
 
 
 def spec_of(**changes: object) -> contract.JobSpec:

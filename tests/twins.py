@@ -187,8 +187,9 @@ class TwinRunner:
             with self._noted.open("a") as file:
                 file.write(f"{run.task.job_id} {run.task.attempt} {unit.key}\n")
         frames = (result * 255).astype(np.uint8)
+        drawn = frames.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
         task = run.task
-        return UnitFinished(task.job_id, task.attempt, unit, result, frames, run.began, time.time() - run.began)
+        return UnitFinished(task.job_id, task.attempt, unit, result, drawn, 8, run.began, time.time() - run.began)
 
     def _end(self, run: _Run) -> list[Fact]:
         del self._runs[run.task.job_id]

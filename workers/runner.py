@@ -13,19 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from models import units
 from models.bundle import Bundle
 from models.evaluator import Answering
-from models.media import to_pixels
 from workers.contracts.catalogue import CatalogueEntry, EngineInfo
-from workers.contracts.errors import BundleUnavailable, DeadlineExceeded, JobFailure, NumericalError
+from workers.contracts.errors import BundleUnavailable, DeadlineExceeded, JobFailure
 from workers.contracts.job import MAX_ATTEMPTS
 from workers.faults import Blame, Fault, free_cached_memory
 from workers.inhand import JobInHand, UnitInHand
+from workers.leaving import Leave, Outgoing, Parcel, leave, not_finite
 from workers.scheduler import Net, Past, Slice, Tick, choose
 from workers.serving import Serving
 from workers.stopwatch import stopwatch
-from workers.tasks import BatchFailed, Fact, Opening, Remedy, Task, TaskFailed, TaskFinished, TickRan, UnitFinished
+from workers.tasks import BatchFailed, Fact, Opening, Remedy, Task, TaskFailed, TaskFinished, TickRan
 from workers.upgrading import Improving, Upgrading
 
 
@@ -40,11 +39,12 @@ class Runner:
         engines: Mapping[Net, EngineInfo],
         clock: Callable[[], float] = time.time,
         improving: Improving | None = None,
+        leave: Leave = leave,
     ) -> None:
         """`served` by name, the default first; `nets` prepared, every one of each bundle; `engines`: what is told.
 
         `clock` is that of the tasks' `submitted_at`: ages and deadlines go by it. `improving`: how it comes to other
-        engines later; None: it stays with these.
+        engines later; None: it stays with these. `leave`: how results get from the device to the host.
         """
         self._serving = Serving(served, nets, engines=engines)
         self._upgrading = None if improving is None else Upgrading(self._serving, improving)
@@ -52,7 +52,7 @@ class Runner:
         self._past = Past()
         self._watch = stopwatch(self._serving.device)
         self._jobs: dict[str, JobInHand] = {}
-        self._undelivered: list[Fact] = []
+        self._leave, self._outgoing = leave, Outgoing()
 
     def catalogue(self) -> tuple[CatalogueEntry, ...]:
         """What is served, and by which engines; the first bundle is the default model."""
@@ -61,22 +61,19 @@ class Runner:
     @property
     def has_work(self) -> bool:
         """Whether a tick would do something."""
-        return bool(self._jobs or self._undelivered)
+        return bool(self._jobs or self._outgoing or (self._upgrading and self._upgrading.facts))
 
     def improved(self) -> Opening | None:
         """See to engines that are built beside the work; old ones that serve no job any more are closed."""
         if self._upgrading is None:
             return None
         self._serving.retire((run.bundle.spec.name, run.generations) for run in self._jobs.values())
-        found = self._upgrading.look()
-        self._take_facts()
-        return found
+        return self._upgrading.look()
 
     def settle(self) -> None:
         """Stop what is built beside the work; repeat-safe."""
         if self._upgrading is not None:
             self._upgrading.stop()
-            self._take_facts()
 
     @torch.inference_mode()
     def admit(self, task: Task) -> None:
@@ -88,34 +85,35 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - one job's fault ends that job alone
             fault = _fault(error, "admitting")
             self._jobs.pop(task.job_id, None)
-            self._undelivered.append(TaskFailed(task.job_id, task.attempt, fault.failure))
+            self._outgoing.put(TaskFailed(task.job_id, task.attempt, fault.failure))
 
     def drop(self, job_id: str) -> None:
         """Forget a job, without a fact; repeat-safe."""
         self._jobs.pop(job_id, None)
+        self._outgoing.forget(job_id)
 
     @torch.inference_mode()
     def tick(self) -> list[Fact]:
         """Run one batch, if anything waits. An error of the device itself escapes."""
-        self._take_facts()
-        facts = self._undelivered + self._end_late_jobs()
-        self._undelivered = []
+        facts = self._facts_of_engines()
+        self._end_late_jobs()
         waiting = [entry for run in self._jobs.values() for entry in run.waiting()]
         tick = choose(waiting, buckets=self._serving.buckets, past=self._past, now=self._clock())
         if tick is None:
-            return facts
+            return facts + self._told(self._outgoing.awaited())
         self._watch.start()
         outputs = self._evaluate(tick)
         self._watch.stop()
         if isinstance(outputs, Fault):
             self._past = self._past.charged(tick, waiting, seconds=self._watch.seconds())
-            return facts + self._recover(tick, outputs)
+            facts.extend(self._recover(tick, outputs))
+            return facts + self._told(self._outgoing.arrived())
         for part, output in zip(tick.slices, outputs, strict=True):
             facts.extend(self._deliver(tick, part, output))
         seconds = self._watch.seconds()
         self._past = self._past.after(tick, waiting, seconds=seconds)
         ran = TickRan(tick.net.part.value, tick.rows, tick.bucket, seconds, tick.jobs, tick.closed.value)
-        return [ran, *facts]
+        return [ran, *facts, *self._told(self._outgoing.arrived())]
 
     def close(self) -> None:
         """Drop all jobs and close the engines."""
@@ -123,15 +121,24 @@ class Runner:
         self._jobs.clear()
         self._serving.close()
 
-    def _take_facts(self) -> None:
-        if self._upgrading is not None:
-            self._undelivered += self._upgrading.facts
-            self._upgrading.facts = []
+    def _facts_of_engines(self) -> list[Fact]:
+        if self._upgrading is None:
+            return []
+        facts: list[Fact] = [*self._upgrading.facts]
+        self._upgrading.facts = []
+        return facts
 
-    def _end_late_jobs(self) -> list[Fact]:
+    def _told(self, facts: list[Fact]) -> list[Fact]:
+        """A job of whose result nothing is known but that it is not finite is no longer in hand."""
+        for fact in facts:
+            if isinstance(fact, TaskFailed):
+                self._jobs.pop(fact.job_id, None)
+        return facts
+
+    def _end_late_jobs(self) -> None:
         now = self._clock()
-        late = [run for run in self._jobs.values() if run.late(now)]
-        return [self._end(run, DeadlineExceeded.after(run.task.spec.deadline_seconds)) for run in late]
+        for run in [run for run in self._jobs.values() if run.late(now)]:
+            self._end(run, DeadlineExceeded.after(run.task.spec.deadline_seconds))
 
     def _evaluate(self, tick: Tick) -> Sequence[Tensor] | Fault:
         parts = [self._jobs[part.job_id].running[part.unit].take(part) for part in tick.slices]
@@ -159,7 +166,8 @@ class Runner:
         run = self._jobs[parts[0].job_id]
         useless = fault.final or any(part.unit not in run.running for part in parts)  # done: what follows cannot start
         if useless or run.tries + 1 >= MAX_ATTEMPTS:
-            return [_failed(tick, Remedy.NONE, fault), self._end(run, fault.failure)]
+            self._end(run, fault.failure)
+            return [_failed(tick, Remedy.NONE, fault)]
         run.start_again(part.unit for part in parts)
         return [_failed(tick, Remedy.AGAIN, fault)]
 
@@ -170,38 +178,33 @@ class Runner:
         try:
             run.ran()
             result = run.running[part.unit].answer(output)
-            return [] if result is None else [self._finish(run, run.running[part.unit], result)]
+            if result is not None:
+                self._finish(run, run.running[part.unit], result)
         except Exception as error:  # noqa: BLE001 - one job's fault ends that job alone
             return self._try_again(tick, [part], _fault(error, part.unit))
+        return []
 
-    def _finish(self, run: JobInHand, running: UnitInHand, result: Tensor) -> UnitFinished:
-        unit = running.unit
-        if not bool(torch.isfinite(result).all()):
-            raise NumericalError(f"{unit.key} produced values that are not finite")
-        frames = units.pictures(unit, result, spec=run.bundle.spec)
-        fact = UnitFinished(
-            run.task.job_id,
-            run.task.attempt,
-            unit,
-            result.cpu().numpy().copy(),
-            to_pixels(frames, bits=run.bundle.spec.bits),
-            running.started_at,
-            time.time() - running.started_at,
+    def _finish(self, run: JobInHand, running: UnitInHand, result: Tensor) -> None:
+        unit, leaving = running.unit, self._leave(result)
+        if leaving.here and not leaving.is_finite:
+            raise not_finite(unit)
+        task, began = run.task, running.started_at
+        self._outgoing.put(
+            Parcel(task.job_id, task.attempt, unit, run.bundle.spec, leaving, began, time.time() - began)
         )
         run.keep(unit, result)
         self._advance(run)
-        return fact
 
-    def _end(self, run: JobInHand, error: JobFailure) -> TaskFailed:
+    def _end(self, run: JobInHand, error: JobFailure) -> None:
         del self._jobs[run.task.job_id]
-        return TaskFailed(run.task.job_id, run.task.attempt, error)
+        self._outgoing.put(TaskFailed(run.task.job_id, run.task.attempt, error))
 
     def _advance(self, run: JobInHand) -> None:
         """Start what has become ready; a job with nothing left leaves, and the next tick says so."""
         run.start_ready()
         if not run.running:
             self._jobs.pop(run.task.job_id, None)
-            self._undelivered.append(TaskFinished(run.task.job_id, run.task.attempt))
+            self._outgoing.put(TaskFinished(run.task.job_id, run.task.attempt))
 
     def _in_hand(self, task: Task) -> JobInHand:
         name = task.spec.model

@@ -55,16 +55,24 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class UnitFinished:
-    """A unit is done; its result and pictures are on the host, and the runner's no longer."""
+    """A unit is done; its result is on the host, and the runner's no longer."""
 
     job_id: str
     attempt: int
     unit: Unit
     result: NDArray[np.float32]
-    frames: NDArray[np.uint8] | NDArray[np.uint16]
-    """(n, H, W, 3), or (n, H, W) of 16 bits: the unit's new frames, in order."""
+    drawn: NDArray[np.float32]
+    """(n, C, H, W) in [-1, 1]: the unit's new frames, in order."""
+    bits: int
     started_at: float
     seconds: float
+
+    @property
+    def frames(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """(n, H, W, 3), or (n, H, W) of 16 bits. Made when it is asked for: not on the device's thread."""
+        from models.media import pixels
+
+        return pixels(self.drawn, bits=self.bits)
 
 
 @dataclass(frozen=True, slots=True)

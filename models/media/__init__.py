@@ -20,23 +20,25 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W, 3) of 8 bits, or (H, W) of 16."""
 
 
+def pixels(frames: NDArray[np.float32], *, bits: int) -> Pixels:
+    """(n, C, H, W) in [-1, 1] as a bundle of that depth shows them: (n, H, W, 3) of 8 bits or (n, H, W) of 16."""
+    if bits == 16:
+        grey = (np.clip(frames[:, 0].astype(np.float64), -1, 1) + 1) * 32767.5
+        return np.ascontiguousarray(grey.round().astype(np.uint16))
+    values = ((np.clip(frames, -1, 1) + 1) * np.float32(127.5)).round().astype(np.uint8)
+    if values.shape[1] == 1:
+        values = np.broadcast_to(values, (len(values), 3, *values.shape[2:]))
+    return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+
+
+def to_pixels(frames: Tensor, *, bits: int) -> Pixels:
+    """The same of a tensor, wherever it is."""
+    return pixels(frames.float().cpu().numpy(), bits=bits)
+
+
 def to_uint8(frames: Tensor) -> NDArray[np.uint8]:
     """(n, C, H, W) in [-1, 1] -> (n, H, W, 3); one channel becomes three."""
-    pixels = ((frames.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
-    if pixels.shape[1] == 1:
-        pixels = pixels.expand(-1, 3, -1, -1)
-    return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
-
-
-def to_uint16(frames: Tensor) -> NDArray[np.uint16]:
-    """(n, 1, H, W) in [-1, 1] -> (n, H, W)."""
-    pixels = ((frames[:, 0].double().cpu().clamp(-1, 1) + 1) * 32767.5).round()
-    return np.ascontiguousarray(pixels.numpy().astype(np.uint16))
-
-
-def to_pixels(frames: Tensor, *, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """As a bundle of that depth shows them: (n, H, W, 3) of 8 bits or (n, H, W) of 16."""
-    return to_uint16(frames) if bits == 16 else to_uint8(frames)
+    return to_pixels(frames, bits=8).astype(np.uint8, copy=False)
 
 
 def viewable(frame: Pixels) -> Frame:
