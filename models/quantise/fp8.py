@@ -85,8 +85,8 @@ class Linear8(nn.Module):
 
 
 def emulate(net: DiT, scales: Scales) -> DiT:
-    """Put `Linear8` in the place of each quantised layer of a float32 net, which is changed and returned."""
-    for name, layer in list(layers(net)):
+    """Put `Linear8` in the place of each layer of a float32 net that has a scale; the net is changed and returned."""
+    for name, layer in [found for found in layers(net) if found[0] in scales.of]:
         parent, _, child = name.rpartition(".")
         setattr(net.get_submodule(parent), child, Linear8(layer, scale=scales.of[name]))
     return net
@@ -110,7 +110,7 @@ def _power(largest: float) -> float:
 
 def weight_scales(weight: Tensor) -> Tensor:
     """(out, in) -> (out,), powers of two."""
-    return torch.tensor([_power(float(most)) for most in weight.half().float().abs().amax(1)])
+    return torch.tensor([_power(float(most)) for most in weight.detach().half().float().abs().amax(1)])
 
 
 def rounded(values: Tensor, scale: Tensor | float) -> Tensor:

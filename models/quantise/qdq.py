@@ -74,7 +74,7 @@ def _around(graph: Any, layer: _Linear, scale: float) -> Iterator[Any]:
     stored = next(one for one in graph.initializer if one.name == weight)
     values = torch.from_numpy(numpy_helper.to_array(stored).copy()).T  # (out, in)
     each = fp8.weight_scales(values)
-    small = (values.float() / each[:, None]).to(fp8.TYPE).T
+    small = (values.half().float() / each[:, None]).to(fp8.TYPE).T
     step = _constant(graph, f"{name}.scale", torch.tensor(scale, dtype=values.dtype))
     zero = _constant(graph, f"{name}.zero", torch.zeros((), dtype=fp8.TYPE))
     steps = _constant(graph, f"{name}.weight_scale", each.to(values.dtype))
