@@ -126,10 +126,10 @@ def _records(
     except EngineUnavailable:
         return ()
     name = torch.cuda.get_device_name(device)
-    return tuple(_of_this_gpu(record, name) for record in found)
+    return tuple(of_this_gpu(record, name) for record in found)
 
 
-def _of_this_gpu(record: Record, name: str) -> Record:
+def of_this_gpu(record: Record, name: str) -> Record:
     """Without what was measured on another kind of GPU of the same capability."""
-    elsewhere = record.measured is not None and name not in record.measured.device
+    elsewhere = record.measured is not None and f" {name} " not in record.measured.device
     return record.model_copy(update={"measured": None}) if elsewhere else record

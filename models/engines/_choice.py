@@ -79,7 +79,9 @@ def rank(candidates: Sequence[Candidate], *, asked: Asked) -> Ranking:
     """`candidates` in the order in which they are preferred while nothing is measured."""
     refused = {candidate.label: reason for candidate in candidates if (reason := objection(candidate, asked))}
     left = [candidate for candidate in candidates if candidate.label not in refused]
-    usable = [candidate for candidate in left if candidate.measured or (candidate.records and asked is Asked.BY_NAME)]
+    usable = [
+        candidate for candidate in left if candidate.measured or (asked is Asked.BY_NAME and _openable(candidate))
+    ]
     wanted = tuple((c.engine, c.precision) for c in left if c not in usable and not c.measured)
     best_first = sorted(usable, key=lambda candidate: -candidate.speedup)
     return Ranking(tuple(best_first), wanted, tuple(refused.values()))
@@ -114,6 +116,11 @@ def regret(reasons: Sequence[str], wanted: Sequence[Wanted]) -> str:
     missing = ", ".join(f"{engine} {precision}" for engine, precision in wanted)
     told = (*reasons, f"not built and measured here: {missing}") if missing else reasons
     return "; ".join(told) or "nothing else was asked for"
+
+
+def _openable(candidate: Candidate) -> bool:
+    """Whether its last gate can judge it unmeasured: of a quantised one that must know how far off it was."""
+    return bool(candidate.records) and not candidate.precision.quantised
 
 
 def _torch(candidate: Candidate) -> str:

@@ -7,16 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from models import bundle as bundles
 from models.bundle import Bundle
-from models.engine import EngineUnavailable, Precision
+from models.engine import EngineUnavailable, Precision, Rows
 from models.engine_cache import VARIABLE, EngineCache, Record, plan_name
 from models.engines import Choice, select
+from models.engines._candidates import of_this_gpu
 from models.engines._choice import Asked, Candidate, objection, praise, rank, regret
+from models.engines._opening import RowsDepend, check
+from models.engines.torch import TorchEngine
+from models.graph import graphs_of
+from models.nn.dit import DiT
 from models.spec import Stage
 from tests.compiled import build, measured, quality, record
-from tests.tiny import tiny_bundle
+from tests.tiny import awake, tiny_bundle, tiny_net
 
 CPU = torch.device("cpu")
 FP32, BF16, INT8 = Precision.FP32, Precision.BF16, Precision.INT8
@@ -60,6 +66,11 @@ class TestTheRanking:
         assert rank([untimed], asked=Asked.BY_NAME).wanted == ()
         assert rank([untimed], asked=Asked.FOR_THE_BEST).usable == ()
         assert rank([untimed], asked=Asked.FOR_THE_BEST).wanted == (("openvino", FP32),)
+
+    def test_of_integers_the_gap_must_be_known(self) -> None:
+        untimed = candidate(INT8, measured=None, quality=quality(accepted=True))
+        ranking = rank([untimed], asked=Asked.BY_NAME)
+        assert (ranking.usable, ranking.wanted) == ((), (("openvino", INT8),))
 
     @pytest.mark.parametrize("asked", Asked)
     @pytest.mark.parametrize(("precision", "parity"), [(FP32, 1.1e-5), (BF16, 0.016), (FP32, math.nan)])
@@ -106,6 +117,37 @@ class TestTheReason:
         assert regret(["OpenVINO is not installed"], ()) == "OpenVINO is not installed"
         assert regret([], [("openvino", BF16)]) == "not built and measured here: openvino bf16"
         assert regret([], ()) == "nothing else was asked for"
+
+
+class Leaning(TorchEngine):
+    """Torch, but for a last digit that depends on how many rows there are."""
+
+    def run_keeping(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        out, deep = super().run_keeping(batch)
+        return out * (1 + 1e-6 * len(out)), deep
+
+    def run(self, batch: Rows) -> Tensor:
+        return self.run_keeping(batch)[0]
+
+
+@pytest.mark.parametrize(("kind", "passes"), [(TorchEngine, True), (Leaning, False)])
+def test_an_engine_whose_rows_lean_on_each_other_is_not_opened(kind: type[TorchEngine], passes: bool) -> None:
+    """Each row is near enough to torch, but a job among others would not be what it is alone."""
+    net = awake(DiT(tiny_net(stage=Stage.COARSE)))
+    graph, _ = graphs_of(Stage.COARSE, net)
+    engine = kind(net, device=CPU, precision=FP32, buckets=(1, 4))
+    if passes:
+        assert check(engine, graph, record()) <= 1e-6
+    else:
+        with pytest.raises(RowsDepend, match="depend on the size of their batch"):
+            check(engine, graph, record())
+
+
+def test_what_was_timed_on_another_gpu_is_not_known_here() -> None:
+    timed = measured().model_copy(update={"device": "cuda:0 NVIDIA L4 GPU-1"})
+    known = record(measured=timed)
+    assert of_this_gpu(known, "NVIDIA L4") == known
+    assert of_this_gpu(known, "NVIDIA L40S").measured is None
 
 
 @pytest.fixture(scope="module")
