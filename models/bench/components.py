@@ -13,8 +13,8 @@ import torch
 
 from models import engines
 from models.bench import flops, peers, rounds, shapes
-from models.bench.contenders import nets_of
 from models.bench.engines import Doing
+from models.bench.opening import nets_of
 from models.bench.report import Component, NotRun
 from models.bench.ways import DIRECT, Kind, Way, direct_net
 from models.bundle import Bundle

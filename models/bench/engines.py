@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from models import engines, graph
-from models.bench import contenders, flops, peak, rounds
-from models.bench.contenders import Contender, Place, Wanted
+from models.bench import contenders, flops, opening, peak, rounds
+from models.bench.contenders import Contender, Wanted
+from models.bench.opening import Place
 from models.bench.peers import Peer
 from models.bench.report import Default, EnginesReport, Figure, Net, NotRun, Origin, Peak
 from models.bundle import Bundle
@@ -103,7 +104,7 @@ def default(bundle: Bundle, net: NetName, *, name: str, device: torch.device) ->
 def _graphs(bundle: Bundle, nets: Sequence[NetName]) -> list[Graph]:
     """Those that run at every step; a net that the bundle does not have is left out."""
     found: list[Graph] = []
-    for net in (net for net in nets if net in contenders.nets_of(bundle.spec)):
+    for net in (net for net in nets if net in opening.nets_of(bundle.spec)):
         every = graph.graphs(bundle, net)
         found.extend(every[:1] if isinstance(net, Stage) else every)
     return found
@@ -120,12 +121,8 @@ def _one(
         precisions=plan.precisions,
         peers=plan.peers,
     )
-    making = contenders.gather(wanted)
-    ready, missing = yield from _told(making, net.name)
-    errors: dict[str, float] = {}
-    for contender in ready:
-        yield Doing(f"{net.name}: error of {_title(contender)}")
-        errors[_title(contender)] = contender.error()
+    ready, missing = yield from _told(contenders.gather(wanted), net.name)
+    errors = yield from _errors(ready, net.name, missing)
     figures: list[Figure] = []
     for bucket in buckets:
         times = yield from _timed(plan, ready, net, bucket, missing)
@@ -147,6 +144,21 @@ def _told(
         yield Doing(f"{name}: {title}")
 
 
+def _errors(ready: list[Contender], name: str, missing: list[NotRun]) -> Generator[Doing, None, dict[str, float]]:
+    """By contender; whoever fails at its first run, compilers say, is told and taken out of `ready`."""
+    found: dict[str, float] = {}
+    for contender in tuple(ready):
+        title = _title(contender)
+        yield Doing(f"{name}: error of {title}")
+        try:
+            found[title] = contender.error()
+        except opening.CANNOT as error:
+            missing.append(NotRun(what=f"{name}: {title}", why=opening.first_line(error)))
+            ready.remove(contender)
+            contender.close()
+    return found
+
+
 def _timed(
     plan: Plan, ready: Sequence[Contender], net: Net, bucket: int, missing: list[NotRun]
 ) -> Generator[Doing, None, rounds.Times]:
@@ -156,8 +168,8 @@ def _timed(
         yield Doing(f"{net.name}, {bucket} rows: {title}")
         try:
             runs[title] = contender.ready(bucket)
-        except contenders.CANNOT as error:
-            missing.append(NotRun(what=f"{net.name}, {bucket} rows: {title}", why=contenders.first_line(error)))
+        except opening.CANNOT as error:
+            missing.append(NotRun(what=f"{net.name}, {bucket} rows: {title}", why=opening.first_line(error)))
     timing = rounds.interleaved(runs, rounds=plan.rounds, device=plan.device)
     while True:
         try:
@@ -212,7 +224,7 @@ def _beside(figures: Sequence[Figure]) -> list[Figure]:
 
     return [
         figure.model_copy(
-            update={"over_torch": over(figure, contenders.TORCH), "over_diffusers": over(figure, Peer.DIFFUSERS)}
+            update={"over_torch": over(figure, opening.TORCH), "over_diffusers": over(figure, Peer.DIFFUSERS)}
         )
         for figure in figures
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from models import devices, engines
-from models.bench.contenders import plain
+from models.bench.opening import plain
 from models.bench.peers import Peer
 from models.engine import NetName, Precision
 from models.spec import Codec, Stage

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from models import alone
-from models.bench import components, contenders, driving, known, ways
+from models.bench import components, driving, known, opening, ways
 from models.bench.components import Hall, Key
-from models.bench.contenders import Place
 from models.bench.engines import Doing, described
+from models.bench.opening import Place
 from models.bench.released import ReleasedNet
 from models.bench.report import Check, Component, Factor, NotRun, Origin, PipelineReport
 from models.bench.report import Way as Reported
@@ -109,16 +109,16 @@ def _factor(name: str, before: Reported, after: Reported, *, wanted: float | Non
 
 def _plans(plan: Plan, bundle: Bundle, missing: list[NotRun]) -> Generator[Doing, None, None]:
     """Give engines that need plans theirs, so that `auto` has something to choose from."""
-    for name in (name for name in plan.engines if name != contenders.TORCH):
+    for name in (name for name in plan.engines if name != opening.TORCH):
         for precision in plan.precisions:
             yield Doing(f"plans of {name} {precision}")
             try:
-                for net in contenders.nets_of(bundle.spec):
+                for net in opening.nets_of(bundle.spec):
                     buckets = plan.buckets if isinstance(net, Stage) else ALONE
                     place = Place(bundle, net, buckets, plan.device)
-                    contenders.open_engine(name, place, precision).close()
-            except contenders.CANNOT as error:
-                missing.append(NotRun(what=f"{name} {precision}", why=contenders.first_line(error)))
+                    opening.open_engine(name, place, precision).close()
+            except opening.CANNOT as error:
+                missing.append(NotRun(what=f"{name} {precision}", why=opening.first_line(error)))
 
 
 def _told(way: Way, found: Mapping[Key, Component], hall: Hall) -> Reported:
