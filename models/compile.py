@@ -92,7 +92,7 @@ def compile_bundle(
         cache=cache,
     )
     loaded = bundles.load(path)
-    prepared = yield from _prepared(loaded, precision, data=data)
+    prepared = yield from _prepared(loaded, precision, data=data, known=cache.records())
     nets: tuple[NetName, ...] = (*loaded.spec.nets, *(Codec if loaded.spec.autoencoder else ()))
     first = 1
     for net in nets:
@@ -112,11 +112,13 @@ def graph_count(spec: BundleSpec) -> int:
     return len(Part) * len(spec.nets) + (len(Codec) * sizes if spec.autoencoder else 0)
 
 
-def _prepared(loaded: Bundle, precision: Precision, *, data: Path | None) -> Generator[Phase, None, Prepared | None]:
+def _prepared(
+    loaded: Bundle, precision: Precision, *, data: Path | None, known: Iterable[Record]
+) -> Generator[Phase, None, Prepared | None]:
     """Scales and what the quality gate says about them, where the precision takes some."""
     if not precision.quantised:
         return None
-    steps = import_module("models.quantise").prepare(loaded, precision, data=data)
+    steps = import_module("models.quantise").prepare(loaded, precision, data=data, known=known)
     while True:
         try:
             yield Phase(loaded.spec.name, next(steps), 0, graph_count(loaded.spec))

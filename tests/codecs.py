@@ -13,6 +13,8 @@ from torch import Tensor
 
 from models import bundle as bundles
 from models.bundle import Bundle
+from models.engine import Precision
+from models.export import export
 from models.graph import Graph, codec_graphs
 from models.nn import autoencoder
 from models.nn.dit import DiT
@@ -54,6 +56,12 @@ def weights() -> dict[str, Tensor]:
         torch.manual_seed(0)
         vae: Any = AutoencoderKL(**CONFIG)
     return dict(vae.state_dict())
+
+
+@cache
+def exported(half: Codec, side: int) -> bytes:
+    """The ONNX of one of its graphs, in float32."""
+    return export(codecs(half)[SIDES.index(side)], precision=Precision.FP32)
 
 
 def codecs(half: Codec) -> tuple[Graph, ...]:

@@ -115,15 +115,21 @@ class CachingTensorRTEngine(TensorRTEngine):
 
 
 def create(
-    bundle: Bundle, *, net: NetName, precision: Precision, buckets: tuple[int, ...], device: torch.device
+    bundle: Bundle,
+    *,
+    net: NetName,
+    precision: Precision,
+    buckets: tuple[int, ...],
+    device: torch.device,
+    cache: EngineCache | None = None,
 ) -> TensorRTEngine:
-    """From the cache, for the GPU `device`. `EngineUnavailable` says what is missing and how to get it."""
+    """From `cache`, or the default one, for the GPU `device`. `EngineUnavailable` says what is missing and how to get it."""
     flavour = flavours.detect()
     flavours.capability()
     if device.type != "cuda":
         raise EngineUnavailable("TensorRT needs a GPU and the device is the CPU; set GRIDIT_DEVICE=cuda, or auto")
-    parts, cache, here = graphs(bundle, net), EngineCache.default(), flavour.here()
-    precision = carried(precision, net)
+    parts, here = graphs(bundle, net), flavour.here()
+    cache, precision = cache or EngineCache.default(), carried(precision, net)
     records = find(parts, flavour, here=here, precision=precision, buckets=buckets, cache=cache, path=bundle.path)
     plans = plans_of(parts, records, cache=cache, path=bundle.path)
     return engine_of(plans, runtime=flavour, gpu=Cuda(device), precision=precision, buckets=buckets)

@@ -15,10 +15,10 @@ from models.engine_cache import Profile
 from models.engines._tensorrt_plan import ExecutionFailed, Plan, profile_for
 from models.engines._twin_gpu import TwinGpu
 from models.engines.tensorrt import engine_of
-from models.export import export
 from models.graph import Graph, Part
 from models.spec import Codec, Stage
 from tests.codecs import SIDES, codecs, needs_diffusers
+from tests.codecs import exported as exported_codec
 from tests.exported import exported, graph, needs_export
 
 twin = pytest.importorskip("models.engines._tensorrt_twin", reason="onnxruntime comes with the extra tensorrt-rtx")
@@ -110,7 +110,7 @@ def test_the_answer_is_the_buckets_own_buffer() -> None:
 def test_half_an_autoencoder_has_a_plan_for_each_size_of_image() -> None:
     decoders = codecs(Codec.DECODER)
     one = (Profile(least=1, best=1, most=1),)
-    contents = [twin.pack(export(of, precision=Precision.FP32), one) for of in decoders]
+    contents = [twin.pack(exported_codec(Codec.DECODER, side), one) for side in SIDES]
     plans = [Plan(of.name, of.part, of.inputs, of.outputs, done) for of, done in zip(decoders, contents, strict=True)]
     made = engine(*plans, buckets=ALONE)
     made.prepare()

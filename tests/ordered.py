@@ -1,0 +1,30 @@
+"""Orders that TensorRT-RTX can carry out where there is no GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from models import flavours
+from models.build import Order, order
+from models.engine import EngineUnavailable, Precision
+from models.flavours import TensorRTRTX
+
+
+def _rtx() -> bool:
+    try:
+        return isinstance(flavours.detect(), TensorRTRTX)
+    except EngineUnavailable:
+        return False
+
+
+needs_rtx = pytest.mark.skipif(
+    not _rtx(), reason="TensorRT-RTX comes with the extra tensorrt-rtx, which is not installed"
+)
+
+
+def small(**options: Any) -> Order:
+    """An order that is quick to build."""
+    wanted = {"targets": ["sm89"], "precision": Precision.FP16, "buckets": [2]} | options
+    return order(flavours.detect(), **wanted)
