@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from models.engine import EngineUnavailable
 
@@ -46,6 +47,13 @@ def use(wish: str = AUTO) -> torch.device:
     if device.type == GPU:
         torch.cuda.set_device(device)
     return device
+
+
+def sent(tensor: Tensor, device: torch.device | None) -> Tensor:
+    """A tensor of the CPU's, on `device`; to a GPU through pinned memory, so that nobody waits for the copy."""
+    if device is None or device.type != GPU:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def described(device: torch.device) -> str:

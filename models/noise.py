@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.devices import sent
+
 _TO_UNIT = 2.0**-53
 
 
@@ -42,7 +44,7 @@ def philox(seed: int, *, device: torch.device | None = None) -> NoiseSource:
         bits = np.random.Philox(key=[seed % 2**64, stream], counter=[0, 0, 0, key.step])
         count = int(np.prod(key.shape))
         raw = bits.random_raw(2 * -(-count // 2))
-        return torch.from_numpy(_box_muller(raw)[:count].astype(np.float32).reshape(key.shape)).to(device)
+        return sent(torch.from_numpy(_box_muller(raw)[:count].astype(np.float32).reshape(key.shape)), device)
 
     return draw
 
