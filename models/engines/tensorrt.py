@@ -123,7 +123,7 @@ def create(
     device: torch.device,
     cache: EngineCache | None = None,
 ) -> TensorRTEngine:
-    """From `cache`, or the default one, for the GPU `device`. `EngineUnavailable` says what is missing and how to get it."""
+    """From `cache`, or the default one, for the GPU `device`. `EngineUnavailable` says what is missing."""
     flavour = flavours.detect()
     flavours.capability()
     if device.type != "cuda":
