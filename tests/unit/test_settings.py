@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from models import engine_cache
+from models import engine_cache, engines
+from models.engine import Precision
+from models.engines import torch as torch_engine
+from models.engines.torch import Mode
 from workers.contracts import settings
 from workers.contracts.errors import InvalidSettings
 from workers.contracts.settings import EngineChoice
@@ -37,6 +40,10 @@ def test_arguments_win_over_the_environment_and_it_over_defaults(monkeypatch: py
         ("SLOTS", "many"),
         ("PORT", "65536"),
         ("ENGINE", "abacus"),
+        ("PRECISION", "fp4"),
+        ("ENGINE_BUILDS", "sometimes"),
+        ("ENGINE_BUILD_TRIES", "0"),
+        ("TORCH_MODE", "fast"),
         ("REDIS_URL", "http://x"),
         ("BUNDLES", ""),
         ("LOG_LEVEL", "loud"),
@@ -59,6 +66,36 @@ def test_a_mistake_stops_start_up_and_is_named(monkeypatch: pytest.MonkeyPatch, 
     assert name.lower() in refused.value.message.lower()
 
 
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [
+        ("torch", "fp16"),
+        ("torch", "int8"),
+        ("openvino", "fp16"),
+        ("openvino", "fp8"),
+        ("tensorrt", "fp32"),
+        ("tensorrt", "int8"),
+    ],
+)
+def test_an_engine_that_does_not_compute_so_is_refused_with_what_it_does(
+    monkeypatch: pytest.MonkeyPatch, engine: str, precision: str
+) -> None:
+    monkeypatch.setenv("GRIDIT_ENGINE", engine)
+    monkeypatch.setenv("GRIDIT_PRECISION", precision)
+    with pytest.raises(InvalidSettings, match=rf"GRIDIT_PRECISION: {engine} .* {precision}, only in .*bf16.*or auto"):
+        settings.load()
+    for known in settings.COMPUTES[EngineChoice(engine)]:
+        assert settings.load(precision=known).precision is known
+    monkeypatch.setenv("GRIDIT_ENGINE", "auto")
+    assert settings.load().precision == precision
+
+
+def test_every_engine_and_mode_can_be_asked_for() -> None:
+    assert {choice.value for choice in EngineChoice} == {"auto", *engines.names()}
+    assert {choice.value for choice in settings.TorchMode} == set(Mode)
+    assert {choice.value for choice in settings.PrecisionChoice} == {"auto", *Precision}
+
+
 @pytest.mark.parametrize("url", ["s3://key:{}@b/p", "s3://{}@b/p", "az://b/p?sig={}", "s3://b/p#{}"])
 def test_credentials_in_a_stores_url_are_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("GRIDIT_STORE", url.format("hush"))
@@ -77,4 +114,6 @@ def test_every_mistake_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_variables_that_models_read_themselves_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(engine_cache.VARIABLE, "/plans")
+    monkeypatch.setenv(torch_engine.VARIABLE, "graphs")
     assert settings.load().engine_cache == Path("/plans")
+    assert settings.load().torch_mode is settings.TorchMode.GRAPHS
