@@ -1,43 +1,28 @@
 """From a graph to a TensorRT plan, through the cache.
 
-Each bucket gets an optimization profile of its own, so every kernel knows its shapes; measured, that costs 1.6 to 3.3
-times the plan's size and 3 to 4 times the build of one wide profile, for weights are shared. Every attention of a DiT
-must come out fused, which is counted, not hoped for. That of an autoencoder is only counted: its single head is as
-wide as the net (512 channels in the published one, and fused kernels end at 256), and a forward has one among dozens
-of convolutions.
+What is exported is compared with torch before it is built. Every attention of a DiT must come out fused, which is
+counted, not hoped for. That of an autoencoder is only counted: its single head is as wide as the net (512 channels in
+the published one, and fused kernels end at 256), and a forward has one among dozens of convolutions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from models import flavours
-from models.compiler import FLAGS, BuildFailed, Built
+from models.compiler import BuildFailed, Built
 from models.compiler import build as build_plan
-from models.engine import ALONE, BUCKETS, Precision
-from models.engine_cache import EngineCache, PlanDamaged, Profile, Quality, Recipe, Record, plan_name
-from models.export import carried, export, parity, source_digest, verifiable
-from models.flavours import Flavour
+from models.engine import Precision
+from models.engine_cache import EngineCache, PlanDamaged, Quality, Recipe, Record, plan_name
+from models.export import export, parity, source_digest, verifiable
 from models.graph import Graph
+from models.orders import Order
 from models.parity import LIMITS
 from models.spec import Codec
-
-MOST_ROWS = 1024
-"""Of a bucket."""
-OLDEST = {Precision.BF16: 80, Precision.FP8: 89}
-"""The compute capability from which on GPUs know a precision."""
-
-
-class Profiles(StrEnum):
-    """How buckets become optimization profiles."""
-
-    PER_BUCKET = "per-bucket"
-    ONE = "one"
 
 
 class OnDamage(StrEnum):
@@ -101,71 +86,6 @@ class Compiled:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to compile graphs to."""
-
-    flavour: Flavour
-    targets: tuple[str, ...]
-    """As `Flavour.targets` gives them."""
-    precision: Precision
-    profiles: tuple[Profile, ...]
-
-    def of(self, graph: Graph) -> Order:
-        """The same for one graph: half an autoencoder runs one image at a time, and is never quantised."""
-        if not isinstance(graph.net, Codec):
-            return self
-        return replace(
-            self, precision=carried(self.precision, graph.net), profiles=ranges(ALONE, profiles=Profiles.ONE)
-        )
-
-    def recipe(self, onnx_sha256: str, *, prepared: Prepared | None = None) -> Recipe:
-        """The order for one graph."""
-        return Recipe(
-            onnx_sha256=onnx_sha256,
-            flavour=self.flavour.name,
-            version=self.flavour.version,
-            targets=self.targets,
-            profiles=self.profiles,
-            precision=self.precision,
-            quantisation=prepared.digest if prepared and self.precision.quantised else None,
-            flags=FLAGS,
-        )
-
-
-def order(
-    flavour: Flavour,
-    *,
-    targets: Sequence[str],
-    precision: Precision,
-    buckets: Sequence[int] = BUCKETS,
-    profiles: Profiles = Profiles.PER_BUCKET,
-) -> Order:
-    """Check what is asked for. ValueError says what this flavour, precision or target cannot do."""
-    if precision is Precision.FP32:
-        raise ValueError("TensorRT has no fused attention in fp32; ask for fp16 or bf16, or use the torch engine")
-    if precision is Precision.INT8:
-        raise ValueError("int8 is for CPUs (--engine openvino); TensorRT takes fp16, bf16 or fp8")
-    final = flavour.targets(targets)
-    old = [target for target in final if flavours.number(target) < OLDEST.get(precision, 0)]
-    if old:
-        remedy = "ask for fp16, or leave that target out"
-        raise ValueError(f"{', '.join(old)} has no {precision}, which sm{OLDEST[precision]} and later have; {remedy}")
-    return Order(flavour, final, precision, ranges(buckets, profiles=profiles))
-
-
-def ranges(buckets: Sequence[int], *, profiles: Profiles) -> tuple[Profile, ...]:
-    """Buckets -> the profiles that serve them, ascending. ValueError if they are not batch sizes."""
-    buckets = sorted(set(buckets))
-    wrong = [size for size in buckets if not 1 <= size <= MOST_ROWS]
-    if wrong or not buckets:
-        found = f"{wrong[0]} is no batch size" if wrong else "none are named"
-        raise ValueError(f"buckets: {found}; choose some of 1 to {MOST_ROWS}")
-    if profiles is Profiles.PER_BUCKET:
-        return tuple(Profile(least=size, best=size, most=size) for size in buckets)
-    return (Profile(least=buckets[0], best=buckets[len(buckets) // 2], most=buckets[-1]),)
-
-
 def compile_graph(
     graph: Graph,
     order: Order,
@@ -182,23 +102,23 @@ def compile_graph(
     no good plan can be made.
     """
     order = order.of(graph)
-    assert prepared is not None or not order.precision.quantised, "a quantised precision takes scales"
-    source = source_digest(graph, precision=order.precision)
-    with cache.building(order.recipe(source, prepared=prepared).key) as turn:
+    prepared = prepared if order.precision.quantised else None
+    assert prepared or not order.precision.quantised, "a quantised precision takes scales"
+    source, digest = source_digest(graph, precision=order.precision), prepared.digest if prepared else None
+    with cache.building(order.recipe(source, quantisation=digest).key) as turn:
         if not turn.mine:
             yield Doing.WAIT
             turn.wait()
-        known = _known(order, source, cache, prepared=prepared)
+        known = _known(order, source, cache, quantisation=digest)
         if known is not None and _usable(known, cache, on_damage):
             yield Compiled(known, Outcome.HIT)
             return
         exported = yield from _exported(graph, order, prepared)
         yield Doing.BUILD
         built = build(exported.onnx, order, graph=graph)
-        recipe = order.recipe(_sha256(exported.onnx), prepared=prepared)
-        quality = prepared.quality if prepared and order.precision.quantised else None
+        recipe = order.recipe(_sha256(exported.onnx), quantisation=digest)
         record = _record(graph, recipe, source=source, exported=exported, built=built)
-        record = record.model_copy(update={"bundle": bundle, "quality": quality})
+        record = record.model_copy(update={"bundle": bundle, "quality": prepared.quality if prepared else None})
         cache.store(record, built.plan)
         yield Compiled(record, Outcome.BUILT)
 
@@ -228,7 +148,7 @@ def _exported(graph: Graph, order: Order, prepared: Prepared | None) -> Generato
     if verifiable(order.precision):
         yield Doing.VERIFY
         gap = verified(onnx, graph, precision=order.precision)
-    if order.precision.quantised and prepared is not None:
+    if prepared:
         yield Doing.QUANTISE
         onnx = prepared.onnx(onnx, graph)
         gap = parity(onnx, graph)  # what was lost, the quality gate judges
@@ -267,9 +187,9 @@ def _record(graph: Graph, recipe: Recipe, *, source: str, exported: _Exported, b
     )
 
 
-def _known(order: Order, source: str, cache: EngineCache, *, prepared: Prepared | None) -> Record | None:
+def _known(order: Order, source: str, cache: EngineCache, *, quantisation: str | None) -> Record | None:
     for record in cache.find(source, flavour=order.flavour.name, version=order.flavour.version):
-        if record.recipe == order.recipe(record.recipe.onnx_sha256, prepared=prepared):
+        if record.recipe == order.recipe(record.recipe.onnx_sha256, quantisation=quantisation):
             return record
     return None
 

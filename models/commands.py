@@ -44,8 +44,9 @@ def compile_(
     """Build an engine's plans of every net of a bundle into the engine cache (GRIDIT_ENGINE_CACHE)."""
     from models import building
     from models import compile as compiling
-    from models.build import OnDamage, Profiles
+    from models.build import OnDamage
     from models.engine import Precision
+    from models.orders import Profiles
 
     chosen = Precision(precision or compiling.PRECISIONS[engine])
     with compiling.told():

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from models import bundle as bundles
-from models.build import Compiled, Doing, OnDamage, Outcome, Prepared, Profiles
+from models.build import Compiled, Doing, OnDamage, Outcome, Prepared
 from models.bundle import Bundle
 from models.compiler import BuildFailed
 from models.compilers import Compiler, compiler
@@ -30,6 +30,7 @@ from models.engine_cache import EngineCache, PlanDamaged, Record
 from models.export import carried
 from models.flavours import CURRENT
 from models.graph import Part, graphs
+from models.orders import Profiles
 from models.spec import BundleSpec, Codec, Stage
 
 PRECISIONS = {"tensorrt": Precision.FP16, "openvino": Precision.FP32}

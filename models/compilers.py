@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from models import flavours
-from models.build import Compiled, OnDamage, Order, Prepared, Profiles, compile_graph, order
+from models.build import Compiled, OnDamage, Prepared, compile_graph
 from models.engine import EngineUnavailable, Precision
 from models.engine_cache import EngineCache, Record
 from models.export import carried
 from models.flavours import CURRENT
 from models.graph import Graph
+from models.orders import Order, Profiles, order
 
 
 class Compiler(Protocol):

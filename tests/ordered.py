@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from models import flavours
-from models.build import Order, order
 from models.engine import EngineUnavailable, Precision
 from models.flavours import TensorRTRTX
+from models.orders import Order, order
 
 
 def _rtx() -> bool:

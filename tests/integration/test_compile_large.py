@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from models.build import Compiled, Doing, Order, Profiles, compile_graph
+from models.build import Compiled, Doing, compile_graph
 from models.compile import Done, Phase, compile_bundle, graph_count
 from models.engine import Precision
 from models.engine_cache import EngineCache, Record
 from models.graph import Graph, Part, graphs_of
 from models.nn.dit import DiT
+from models.orders import Order, Profiles
 from models.parity import LIMITS
 from models.spec import NetSpec, Prediction, ScheduleName, Stage
 from models.terminal import DEMO

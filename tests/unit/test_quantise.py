@@ -212,8 +212,9 @@ def test_scales_of_another_net_are_refused() -> None:
 @needs_export
 def test_a_float8_plan_has_fused_attention_and_float8_products() -> None:
     from models import flavours
-    from models.build import build, order
+    from models.build import build
     from models.engine import EngineUnavailable
+    from models.orders import order
 
     try:
         flavour = flavours.detect()
