@@ -7,7 +7,7 @@ stay as they are, as do halves of an autoencoder. What builds plans takes its gr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from models import alone, devices
 from models.bundle import Bundle
 from models.engine import BUCKETS, Engine, Precision
-from models.engine_cache import Quality
+from models.engine_cache import Quality, Record
 from models.engines.torch import TorchEngine
 from models.evaluator import Evaluator, Nets
 from models.graph import Graph, Part, graphs
@@ -23,6 +23,7 @@ from models.quantise import fp8, qdq, quality
 from models.quantise.calibration import calibrate
 from models.quantise.fp8 import Scales
 from models.quantise.quality import QualityRefused, Verdict
+from models.quantise.remembered import Remembered, recall
 from models.spec import Codec, Stage
 
 RECIPE = 1
@@ -42,6 +43,16 @@ class Quantised:
     graphs: tuple[Graph, ...] = ()
     """Whose weights the models share."""
 
+    def onnx(self, onnx: bytes, graph: Graph) -> bytes:
+        """What was exported of a graph in float16, with its layers in float8."""
+        return qdq.quantised(onnx, self.scales[_stage(graph)]) if quantisable(graph) else onnx
+
+    def model(self, graph: Graph) -> Any:
+        """The `openvino.Model` of a graph, with its layers in integers."""
+        from models.engines.openvino import convert
+
+        return self.models[graph.name] if quantisable(graph) else convert(graph)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -56,24 +67,29 @@ class Prepared:
         return self.nets.digest
 
     def onnx(self, onnx: bytes, graph: Graph) -> bytes:
-        """What was exported of a graph in float16, with its layers in float8."""
-        return qdq.quantised(onnx, self.nets.scales[_stage(graph)]) if quantisable(graph) else onnx
+        """As `Quantised.onnx`."""
+        return self.nets.onnx(onnx, graph)
 
     def model(self, graph: Graph) -> Any:
-        """The `openvino.Model` of a graph, with its layers in integers."""
-        from models.engines.openvino import convert
-
-        return self.nets.models[graph.name] if quantisable(graph) else convert(graph)
+        """As `Quantised.model`."""
+        return self.nets.model(graph)
 
 
 def prepare(
-    bundle: Bundle, precision: Precision, *, data: Path | None = None, sequences: int = quality.SEQUENCES
-) -> Generator[str, None, Prepared]:
-    """Yield what is being done, return what builds need; takes minutes.
+    bundle: Bundle,
+    precision: Precision,
+    *,
+    data: Path | None = None,
+    sequences: int = quality.SEQUENCES,
+    known: Iterable[Record] = (),
+) -> Generator[str, None, Prepared | Remembered]:
+    """Yield what is being done, return what builds need; takes minutes, unless accepted plans are `known`.
 
     `QualityRefused` if the quality gate does not accept it, `NoReference` if it cannot be judged: see
     `models.quantise.quality.judge` for `data`. `EngineUnavailable` if a package is missing.
     """
+    if found := recall(bundle, precision, known):
+        return Remembered(bundle, precision, *found, making=quantised(bundle, precision))
     quality.refused_without_reference(bundle.spec, data)
     nets = yield from quantised(bundle, precision)
     verdict = yield from _judged(bundle, precision, nets, data=data, sequences=sequences)
