@@ -5,7 +5,8 @@ They are here to be compared with; nothing is ever served by them. diffusers is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -49,6 +50,18 @@ def asked(net: DiT, *, rows: int, device: torch.device, seed: int = 0) -> Asked:
     return Asked(x.to(device), times.to(device), labels.to(device))
 
 
+@contextmanager
+def as_published() -> Iterator[None]:
+    """Products of float32 on a GPU as the published programs have them, in TensorFloat-32."""
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
+
+
 def diffusers_net(net: DiT) -> nn.Module:
     """diffusers' `DiTTransformer2DModel` with the weights of `net`: float32, evaluation mode, on the CPU.
 
@@ -86,6 +99,7 @@ def as_in_diffusers(net: DiT) -> DiT:
     return twin.eval().requires_grad_(False)
 
 
+@as_published()
 def answer_of_diffusers(theirs: nn.Module, rows: Asked) -> Tensor:
     """(n, out, S, S)."""
     answer: Tensor = theirs(rows.x, timestep=rows.times, class_labels=rows.labels, return_dict=False)[0]
@@ -99,6 +113,7 @@ def compiled(net: DiT, precision: Precision) -> Callable[[Tensor, Tensor], Tenso
     return made
 
 
+@as_published()
 @torch.inference_mode()
 def released(net: DiT, x: Tensor, *, time: float, label: int) -> Tensor:
     """One image (1, C, S, S) as the released loop evaluates it: twice in one batch, everything computed anew.
@@ -113,6 +128,7 @@ def released(net: DiT, x: Tensor, *, time: float, label: int) -> Tensor:
     return torch.cat([guided, first[:, 3:]], dim=1)
 
 
+@as_published()
 @torch.inference_mode()
 def released_pair(net: DiT, pair: Tensor, *, time: float, labels: Sequence[int]) -> Tensor:
     """Two images (2, C, S, S) with a label each, where guidance is real: one run, everything computed anew."""

@@ -17,6 +17,8 @@ from models.bench.peak import settle
 SHORTEST = 0.02
 """Seconds: what is shorter is run several times in a row."""
 MOST_IN_A_ROW = 50
+PAUSE = 0.005
+"""Seconds before each: another library's threads go on looking for work for a while."""
 
 Run = Callable[[], object]
 Times = dict[str, tuple[float, ...]]
@@ -55,6 +57,7 @@ def medians(times: Times) -> dict[str, float]:
 
 def _seconds(run: Run, times: int, device: torch.device) -> float:
     settle(device)
+    time.sleep(PAUSE)
     began = time.perf_counter()
     for _ in range(times):
         run()
