@@ -108,14 +108,14 @@ class TestRows:
     @pytest.mark.parametrize("precision", PLAIN)
     @pytest.mark.parametrize("net", Stage)
     def test_batch_slot_and_threads(self, net: Stage, precision: Precision) -> None:
-        x, modulation = demo_graphs(net)[0].example(5)
+        x, modulation = demo_graphs(net)[0].example(4)
         drawn: list[torch.Tensor] = []
         for threads in (1, 2):
             engine = demo_engine(net, precision)
             with threads_of_torch(threads):
                 engine.prepare()
-            for size in (5, 1, 2, 3, 4):
-                for first in {0, 5 - size}:
+            for size in (4, 1, 3):
+                for first in {0, 4 - size}:
                     part = slice(first, first + size)
                     out = engine.run(Rows(x[part], modulation[part])).clone()
                     drawn = drawn or [out]
