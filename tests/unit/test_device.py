@@ -93,6 +93,18 @@ def test_engines_change_between_claims(device: Device, engine: Improving) -> Non
     device.join(20)
 
 
+def test_what_was_claimed_while_engines_were_opened_is_for_the_old_ones(device: Device, engine: Improving) -> None:
+    with device.claiming:
+        engine.built.set()
+        until(lambda: "open" in engine.asked)
+        device.admit(Task("first", 1, spec(), submitted_at=0.0))
+    engine.may_open.set()
+    until(lambda: len(engine.asked) == 3)
+    assert engine.asked == ["open", "admit first for torch", "swap"]
+    device.close()
+    device.join(20)
+
+
 def test_opening_is_a_phase_of_its_own(device: Device, engine: Improving) -> None:
     engine.built.set()
     until(lambda: device.phase is Phase.OPENING)
