@@ -36,7 +36,6 @@ from tests.tiny import tiny_bundle
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-BUCKETS = (1, 2, 4, 8)
 BF16 = pytest.param(
     Precision.BF16,
     marks=pytest.mark.skipif(
@@ -44,13 +43,6 @@ BF16 = pytest.param(
     ),
 )
 PLAIN = [Precision.FP32, BF16]
-
-
-def unmade(found: tuple[Graph, ...], *, precision: Precision, buckets: tuple[int, ...] = BUCKETS) -> OpenVINOEngine:
-    """An engine past the cache."""
-    plans = {graph.name: openvino.plan_of(openvino.convert(graph), precision=precision) for graph in found}
-    kind = OpenVINOEngine if isinstance(found[0].net, Codec) else CachingOpenVINOEngine
-    return kind(found, plans, precision=precision, buckets=buckets)
 
 
 @cache
@@ -96,7 +88,8 @@ class TestParity:
         """One plan for each size of image."""
         found = graphs(latent_bundle(tmp_path / "latent"), half)
         assert len(found) == 2
-        engine = unmade(found, precision=Precision.FP32, buckets=(1,))
+        plans = {graph.name: openvino.plan_of(openvino.convert(graph), precision=Precision.FP32) for graph in found}
+        engine = OpenVINOEngine(found, plans, precision=Precision.FP32, buckets=(1,))
         engine.prepare()
         for graph in found:
             parity.check(engine, graph)
