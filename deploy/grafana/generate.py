@@ -197,7 +197,7 @@ ROWS = (
             Chart(
                 "Engines compiled beside the work, in the last hour",
                 "short",
-                "Compilations by how they ended. One that has failed as often as the settings allow is not tried again.",
+                "Compilations by how they ended. One that failed as often as the settings allow is not tried again.",
                 (
                     Query(
                         "sum by (engine, outcome) (increase(gridit_engine_build_seconds_count[1h]))",

@@ -18,7 +18,8 @@ from torch import Tensor
 from models import alone, drawing
 from models.bundle import Bundle
 from models.engine import Rows
-from models.evaluator import Answering, ModulationTable
+from models.evaluator import Answering
+from models.modulation import ModulationTable
 from models.plan import Request
 from models.spec import BundleSpec, Codec, Stage
 from models.units import Evaluate

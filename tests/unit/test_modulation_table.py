@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.evaluator import Key, ModulationTable
+from models.modulation import Key, ModulationTable
 from models.nn.dit import DiT
 from models.spec import Stage
 from tests.tiny import awake, tiny_net
