@@ -7,7 +7,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Bytes are compared with what torch draws; engines that are compiled beside the work have tests of their own.
 os.environ.setdefault("GRIDIT_ENGINE", "torch")
 
+from collections.abc import Iterator
+
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Engines that the user of this machine has built are not for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRIDIT_ENGINE_CACHE", str(tmp_path_factory.mktemp("engines")))
+        yield
 
 
 @pytest.fixture(scope="session")
