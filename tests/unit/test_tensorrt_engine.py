@@ -12,9 +12,10 @@ import torch
 from models import parity
 from models.engine import ALONE, CachingEngine, EngineUnavailable, Precision, Rows
 from models.engine_cache import Profile
-from models.engines._tensorrt_plan import ExecutionFailed, Plan, profile_for
+from models.engines._tensorrt_plan import ExecutionFailed, Plan, opened, profile_for
 from models.engines._twin_gpu import TwinGpu
 from models.engines.tensorrt import engine_of
+from models.flavours import Log
 from models.graph import Graph, Part
 from models.spec import Codec, Stage
 from tests.codecs import SIDES, codecs, needs_diffusers
@@ -195,3 +196,26 @@ def test_a_plan_that_is_none_is_refused() -> None:
     of = graph(Stage.REFINE)
     with pytest.raises(EngineUnavailable, match="does not open the plan"):
         engine(Plan(of.name, of.part, of.inputs, of.outputs, b"no plan")).prepare()
+
+
+class Full:
+    """A runtime on a GPU that has no room for a plan."""
+
+    name, captures = "full", False
+
+    def __init__(self) -> None:
+        self.log = Log()
+
+    def open(self, plan: bytes) -> None:
+        self.log.problems.append("Error Code 2: OutOfMemory (Requested size was 915000000 bytes.)")
+
+    def diagnose(self, plan: bytes) -> tuple[str, ...]:
+        return ("MALFORMED_ENGINE",)
+
+    def runtime_config(self, engine: Any) -> Any:
+        raise AssertionError("nothing is open")
+
+
+def test_a_plan_that_does_not_fit_is_not_called_bad() -> None:
+    with pytest.raises(EngineUnavailable, match=r"too little free memory for the plan's 1 MB: .*OutOfMemory"):
+        opened(bytes(915_000), Full())
