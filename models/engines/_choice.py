@@ -16,6 +16,9 @@ from models.engine_record import Record
 from models.graph import Part
 from models.parity import LIMITS
 
+MARGIN = 1.1
+"""How much faster than float32 another precision must be to be preferred: less is within what timings vary by."""
+
 Wanted = tuple[str, Precision]
 """(engine, precision) of what could be faster and is to be built and measured."""
 
@@ -83,7 +86,7 @@ def rank(candidates: Sequence[Candidate], *, asked: Asked) -> Ranking:
         candidate for candidate in left if candidate.measured or (asked is Asked.BY_NAME and _openable(candidate))
     ]
     wanted = tuple((c.engine, c.precision) for c in left if c not in usable and not c.measured)
-    best_first = sorted(usable, key=lambda candidate: -candidate.speedup)
+    best_first = sorted(usable, key=_worth, reverse=True)
     return Ranking(tuple(best_first), wanted, tuple(refused.values()))
 
 
@@ -99,7 +102,7 @@ def objection(candidate: Candidate, asked: Asked) -> str | None:
     if not candidate.gap <= limit:  # so that NaN is refused
         return f"{candidate.label} differs from torch by {candidate.gap:.2g}, more than {limit:.2g}"
     if asked is Asked.FOR_THE_BEST and candidate.speedup <= 1:
-        return f"{candidate.label} is {candidate.speedup:.2g} times as fast as {_torch(candidate)} here"
+        return f"{candidate.label} is {candidate.speedup:.2f} times as fast as {_torch(candidate)} here"
     return None
 
 
@@ -107,7 +110,7 @@ def praise(candidate: Candidate, *, gap: float) -> str:
     """Why a candidate serves; `gap` is what was found when it was opened."""
     if not candidate.measured:
         return f"{candidate.label} was asked for; it differs from torch by {gap:.1g} and was never timed here"
-    pace = f"{candidate.speedup:.2g} times as fast as {_torch(candidate)} here"
+    pace = f"{candidate.speedup:.2f} times as fast as {_torch(candidate)} here"
     return f"{candidate.label} is {pace} and differs by {gap:.1g}"
 
 
@@ -116,6 +119,11 @@ def regret(reasons: Sequence[str], wanted: Sequence[Wanted]) -> str:
     missing = ", ".join(f"{engine} {precision}" for engine, precision in wanted)
     told = (*reasons, f"not built and measured here: {missing}") if missing else reasons
     return "; ".join(told) or "nothing else was asked for"
+
+
+def _worth(candidate: Candidate) -> float:
+    """Speed, less the margin where the arithmetic is coarser."""
+    return candidate.speedup / (1 if candidate.precision is Precision.FP32 else MARGIN)
 
 
 def _openable(candidate: Candidate) -> bool:

@@ -47,6 +47,14 @@ class TestTheRanking:
         ranking = rank([slow, fast], asked=Asked.FOR_THE_BEST)
         assert (ranking.usable, ranking.wanted, ranking.refused) == ((fast, slow), (), ())
 
+    @pytest.mark.parametrize(("faster", "first"), [(1.25, FP32), (1.4, BF16)])
+    def test_coarser_arithmetic_must_be_faster_by_a_margin(self, faster: float, first: Precision) -> None:
+        exact, coarse = (
+            candidate(FP32, measured=measured(faster=1.2)),
+            candidate(BF16, measured=measured(faster=faster)),
+        )
+        assert rank([coarse, exact], asked=Asked.FOR_THE_BEST).usable[0].precision is first
+
     def test_what_is_not_built_is_wanted_and_the_rest_serves_meanwhile(self) -> None:
         known = candidate(FP32)
         ranking = rank([known, unbuilt(BF16)], asked=Asked.FOR_THE_BEST)
@@ -57,7 +65,7 @@ class TestTheRanking:
         slow = candidate(measured=measured(faster=faster))
         ranking = rank([slow], asked=Asked.FOR_THE_BEST)
         assert (ranking.usable, ranking.wanted) == ((), ())
-        assert f"{faster:.2g} times as fast as torch fp32" in ranking.refused[0]
+        assert f"{faster:.2f} times as fast as torch fp32" in ranking.refused[0]
         assert rank([slow], asked=Asked.BY_NAME).usable == (slow,)
 
     def test_what_was_never_timed_serves_only_who_names_it(self) -> None:
@@ -111,7 +119,7 @@ class TestTheReason:
 
     def test_of_what_serves(self) -> None:
         said = praise(candidate(measured=measured(faster=1.4)), gap=8e-7)
-        assert said == "openvino fp32 is 1.4 times as fast as torch fp32 here and differs by 8e-07"
+        assert said == "openvino fp32 is 1.40 times as fast as torch fp32 here and differs by 8e-07"
 
     def test_of_torch(self) -> None:
         assert regret(["OpenVINO is not installed"], ()) == "OpenVINO is not installed"
@@ -187,13 +195,13 @@ class TestOnThisCpu:
         self.known(cache, tiny, faster=1.4)
         choice = taken(tiny, precision="fp32")
         assert (choice.engine.name, choice.engine.precision, choice.wanted) == ("openvino", FP32, ())
-        assert choice.reason.startswith("openvino fp32 is 1.4 times as fast as torch fp32 here and differs by ")
+        assert choice.reason.startswith("openvino fp32 is 1.40 times as fast as torch fp32 here and differs by ")
 
     def test_what_is_slower_does_not(self, cache: EngineCache, tiny: Bundle) -> None:
         self.known(cache, tiny, faster=0.9)
         choice = taken(tiny, precision="fp32")
         assert (choice.engine.name, choice.wanted) == ("torch", ())
-        assert choice.reason == "openvino fp32 is 0.9 times as fast as torch fp32 here"
+        assert choice.reason == "openvino fp32 is 0.90 times as fast as torch fp32 here"
         assert taken(tiny, engine="openvino", precision="fp32").engine.name == "openvino"
 
     def test_asked_for_by_name_it_is_waited_for_on_torch(self, cache: EngineCache, tiny: Bundle) -> None:
