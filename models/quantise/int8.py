@@ -1,8 +1,9 @@
 """8-bit integers for CPUs: nncf puts them into an OpenVINO model, with scales from a bundle's own rows.
 
-The first and the last layer stay in float32. The share of the difficulty that moves from activations to weights was
-chosen by the error on rows of other seeds than the scales were made from; nncf's own choice lets the ranges of
-activations fit the calibration so closely that rows of a kind it has not seen come out several times worse.
+The first and the last layer stay in float32, and the second of each MLP. The share of the difficulty that moves from
+activations to weights was chosen by the error on rows of other seeds than the scales were made from; nncf's own choice
+lets the ranges of activations fit the calibration so closely that rows of a kind it has not seen come out several
+times worse.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from models.graph import MODULATION, Graph, X
 
 ALPHA = 0.5
 """Share of the smoothing of activations that weights have to bear (Xiao et al. 2022)."""
-UNTOUCHED = (".*x_embedder.*", ".*final_layer.*")
-"""Names of operations that stay in float32, as regular expressions."""
+UNTOUCHED = (".*x_embedder.*", ".*final_layer.*", ".*fc2.*")
+"""Names of operations that stay in float32, as regular expressions. The second layers of the MLPs cost most: left out,
+the demo's refine net errs by .026 instead of .043."""
 REMEDY = "pip install 'gridit-serve[int8]'"
 
 

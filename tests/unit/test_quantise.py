@@ -19,16 +19,20 @@ from torch import Tensor
 from models import alone
 from models.bundle import Bundle
 from models.engine import BUCKETS, Precision, Rows
+from models.engine_cache import Quality, Recipe, Record, plan_name
 from models.engines.torch import TorchEngine
 from models.evaluate.limits import Bound
 from models.evaluate.reference import Part as RealPart
 from models.evaluate.report import Figure
 from models.evaluator import Answering, Evaluator, Nets
+from models.export import source_digest
+from models.graph import Part, graphs
 from models.nn.dit import DiT
 from models.quantise import fp8, preparing, qdq, quality
 from models.quantise.calibration import Calibration, calibrate
 from models.quantise.fp8 import Scales
 from models.quantise.quality import NoReference, QualityRefused, Verdict
+from models.quantise.remembered import OtherScales, recall
 from models.spec import Stage
 from models.units import Evaluate
 from tests.exported import exported, graph, needs_export, net
@@ -285,3 +289,66 @@ def test_a_bundle_with_nothing_to_be_held_against_is_refused_before_any_work(tmp
     work = preparing.prepare(strange, Precision.FP8)
     with pytest.raises(NoReference, match="--data"):
         next(work)
+
+
+def test_nets_that_were_accepted_once_are_not_judged_again(bundle: Bundle) -> None:
+    made = value_of(preparing.quantised(bundle, Precision.FP8))
+    known = [record_of(bundle, stage, made.digest) for stage in bundle.spec.stages]
+    again = value_of(preparing.prepare(bundle, Precision.FP8, known=known, sequences=0))
+    assert (again.digest, again.quality) == (made.digest, ACCEPTED)
+    assert isinstance(value_of(again.making), preparing.Quantised)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("spoilt", ["refused", "other weights", "one net only"])
+def test_a_verdict_is_only_recalled_for_the_same_nets(bundle: Bundle, spoilt: str) -> None:
+    known = [record_of(bundle, stage, "c" * 64) for stage in bundle.spec.stages]
+    assert recall(bundle, Precision.FP8, known) == ("c" * 64, ACCEPTED)
+    assert recall(bundle, Precision.INT8, known) is None
+    if spoilt == "refused":
+        known = [one.model_copy(update={"quality": ACCEPTED.model_copy(update={"accepted": False})}) for one in known]
+    elif spoilt == "other weights":
+        known[0] = known[0].model_copy(update={"source": "d" * 64})
+    else:
+        known = known[:1]
+    assert recall(bundle, Precision.FP8, known) is None
+
+
+def test_nets_that_come_out_otherwise_are_not_built_on_an_old_verdict(bundle: Bundle) -> None:
+    known = [record_of(bundle, stage, "c" * 64) for stage in bundle.spec.stages]
+    again = value_of(preparing.prepare(bundle, Precision.FP8, known=known))
+    with pytest.raises(OtherScales, match="gridit engines rm"):
+        again.onnx(b"", graph(Stage.COARSE))
+
+
+ACCEPTED = Quality(accepted=True, unquantised={"a": 1.0}, quantised={"a": 1.1})
+
+
+def record_of(bundle: Bundle, stage: Stage, digest: str) -> Record:
+    """Of a plan in float8, as far as a verdict needs it."""
+    whole = next(found for found in graphs(bundle, stage) if found.part is Part.WHOLE)
+    recipe = Recipe(
+        onnx_sha256="a" * 64,
+        flavour="tensorrt",
+        version="1",
+        targets=("sm89",),
+        profiles=(),
+        precision=Precision.FP8,
+        quantisation=digest,
+    )
+    return Record(
+        recipe=recipe,
+        source=source_digest(whole, precision=Precision.FP8),
+        bundle=bundle.spec.name,
+        net=stage,
+        graph=whole.name,
+        plan=plan_name(recipe, "a" * 64),
+        plan_sha256="a" * 64,
+        plan_bytes=1,
+        onnx_bytes=1,
+        export_seconds=1.0,
+        build_seconds=1.0,
+        kernels=1,
+        fused_attentions=DEPTH,
+        depth=DEPTH,
+        quality=ACCEPTED,
+    )
