@@ -102,7 +102,7 @@ def _pipeline(report: PipelineReport) -> Picture:
 
 def _way_bars(panel: Axes, ways: Sequence[Way], factors: Mapping[str, Factor]) -> None:
     colours = [_colour_of_way(way.name) for way in ways]
-    names = [f"{way.name} ({way.coarse_steps} + {way.refine_steps} steps)" for way in ways]
+    names = [f"{way.name.partition(',')[0]} ({way.coarse_steps} + {way.refine_steps} steps)" for way in ways]
     drawn = panel.barh(names, [way.seconds for way in ways], color=colours, height=0.7)
     panel.bar_label(drawn, [_seconds_of(way, factors.get(way.name)) for way in ways], fontsize=7, padding=6)
     panel.set_xscale("log")

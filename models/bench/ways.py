@@ -54,7 +54,8 @@ def ways(spec: BundleSpec, *, frames: int, steps: int, buckets: tuple[int, ...])
     for name, request in other_samplers(spec, frames=frames):
         yield _packed(name, Kind.DEFAULT, spec, request, frames, buckets)
     sound = released_steps(spec, frames=frames, steps=steps)
-    factorized = _packed("factorized", Kind.TORCH, spec, sound, frames, buckets)
+    whole = _packed("factorized", Kind.TORCH, spec, sound, frames, buckets)
+    factorized = replace(whole, tally=_stages_alone(whole.tally))
     yield factorized
     if Stage.REFINE in spec.nets:
         yield replace(factorized, name=DIRECT, kind=Kind.DIRECT, tally=_direct_tally(spec, sound))
@@ -124,6 +125,15 @@ def direct_net(spec: BundleSpec) -> NetSpec:
 def _default(spec: BundleSpec) -> Request:
     label = 0 if spec.nets[Stage.COARSE].classes else None
     return drawing.default_request(spec, seed=0, label=label)
+
+
+def _stages_alone(tally: Tally) -> Tally:
+    """Without an autoencoder, of which the direct way needs more."""
+    stages = [stage.value for stage in Stage]
+    found = Tally(moments={net: moments for net, moments in tally.moments.items() if net in stages})
+    found.runs.update({run: count for run, count in tally.runs.items() if run[0] in stages})
+    found.rows.update({net: count for net, count in tally.rows.items() if net in stages})
+    return found
 
 
 def _direct_tally(spec: BundleSpec, request: Request) -> Tally:

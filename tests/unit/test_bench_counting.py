@@ -148,6 +148,15 @@ def test_ways_differ_in_one_thing_each(frames: int) -> None:
     assert found[ways.DIRECT].tally.rows[ways.DIRECT] == found["factorized"].tally.rows[Stage.COARSE]
 
 
+def test_the_direct_way_is_held_against_the_stages_without_their_autoencoder() -> None:
+    from models.bench import shapes
+
+    spec = shapes.spec_of("S/2", tokens=256)
+    found = {way.name: way.tally for way in ways.ways(spec, frames=16, steps=2, buckets=BUCKETS)}
+    assert dict(found["factorized"].rows) == {"coarse": 2, "refine": 32}
+    assert dict(found[ways.DIRECT].rows) == {ways.DIRECT: 2}
+
+
 def test_the_direct_net_sees_a_grid_of_full_size_frames(released: Bundle) -> None:
     spec = released.spec
     side = spec.grid * spec.refined_size
