@@ -14,8 +14,8 @@ from torch import Tensor
 
 from models import devices
 from models.bundle import Bundle
+from models.compiling.engine_cache import EngineCache
 from models.engine import Precision
-from models.engine_cache import EngineCache
 from models.engines import create
 from models.evaluator import Answering, CodecEvaluator, Evaluator, Nets, take
 from models.noise import NoiseSource, philox

@@ -42,11 +42,11 @@ def compile_(
     ] = "refuse",
 ) -> None:
     """Build an engine's plans of every net of a bundle into the engine cache (GRIDIT_ENGINE_CACHE)."""
-    from models import building
-    from models import compile as compiling
-    from models.build import OnDamage
+    from models.compiling import building
+    from models.compiling import compile as compiling
+    from models.compiling.build import OnDamage
+    from models.compiling.orders import Profiles
     from models.engine import Precision
-    from models.orders import Profiles
 
     chosen = Precision(precision or compiling.PRECISIONS[engine])
     with compiling.told():

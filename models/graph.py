@@ -2,7 +2,7 @@
 
 A DiT has two: `whole` is the half that follows the modulation and also says what the deep blocks added; `reusing` takes
 that from an earlier step and runs the first and the last block only. Half an autoencoder has one for each size of
-image it is asked for. `models.export` and the engines turn graphs into something else; nothing is compiled here.
+image it is asked for. `compiling.export` and the engines turn graphs into something else; nothing is compiled here.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from models import bundle as bundles
 from models.bundle import Bundle
+from models.compiling.export import export
 from models.engine import Precision
-from models.export import export
 from models.graph import Graph, codec_graphs
 from models.nn import autoencoder
 from models.nn.dit import DiT

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.bundle import Bundle
+from models.compiling.engine_cache import EngineCache, Measured, Profile, Quality, Recipe, Record, plan_name
 from models.engine import NetName, Precision
-from models.engine_cache import EngineCache, Measured, Profile, Quality, Recipe, Record, plan_name
 from models.engines import openvino
 from models.graph import Graph, graphs
 

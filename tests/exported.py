@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from models.compiling.export import export
 from models.engine import Precision
-from models.export import export
 from models.graph import Graph, Part, graphs_of
 from models.nn.dit import DiT
 from models.spec import Stage

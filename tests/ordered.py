@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from models import flavours
+from models.compiling import flavours
+from models.compiling.flavours import TensorRTRTX
+from models.compiling.orders import Order, order
 from models.engine import EngineUnavailable, Precision
-from models.flavours import TensorRTRTX
-from models.orders import Order, order
 
 
 def _rtx() -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from models import building, bundle, owned
+from models import bundle
+from models.compiling import building, owned
+from models.compiling.engine_cache import EngineCache
+from models.compiling.engine_failures import Failures
+from models.compiling.turns import Turn
 from models.engine import Precision
-from models.engine_cache import EngineCache
-from models.engine_failures import Failures
-from models.turns import Turn
 from workers.builds import Build, Ended, Wish
 
 LOCK = "background.lock"
@@ -17,7 +18,7 @@ LOCK = "background.lock"
 
 
 class ChildBuilder:
-    """Begins builds by `models.building`."""
+    """Begins builds by `models.compiling.building`."""
 
     def __init__(
         self, *, tries: int, cache: EngineCache | None = None, program: Sequence[str] = building.BUILDER

@@ -15,8 +15,8 @@ import torch as pytorch  # in this package the plain name is our own engine's mo
 
 from models import devices
 from models.bundle import Bundle
+from models.compiling.engine_cache import EngineCache
 from models.engine import ALONE, BUCKETS, Engine, EngineUnavailable, NetName, Precision
-from models.engine_cache import EngineCache
 from models.engines._candidates import candidates, compiled_for
 from models.engines._choice import Asked, Candidate, Wanted, rank, regret
 from models.engines._opening import first_that_opens

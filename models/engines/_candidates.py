@@ -12,11 +12,11 @@ import torch
 
 from models import devices
 from models.bundle import Bundle
+from models.compiling.engine_cache import EngineCache
+from models.compiling.engine_record import Record
+from models.compiling.export import carried
 from models.engine import EngineUnavailable, NetName, Precision
-from models.engine_cache import EngineCache
-from models.engine_record import Record
 from models.engines._choice import Candidate
-from models.export import carried
 from models.graph import Graph, graphs
 
 _OF_DEVICE = {devices.CPU: "openvino", devices.GPU: "tensorrt"}
@@ -86,7 +86,7 @@ def _openvino(device: torch.device, precision: Precision) -> None:
 
 
 def _tensorrt(device: torch.device, precision: Precision) -> None:
-    from models import flavours
+    from models.compiling import flavours
 
     flavour = flavours.detect()
     if device.type != devices.GPU:
@@ -116,7 +116,7 @@ def _records(
             from models.engines import openvino
 
             return openvino.find(parts, precision=precision, cache=cache, path=bundle.path)
-        from models import flavours
+        from models.compiling import flavours
         from models.engines import tensorrt
 
         flavour = flavours.detect()

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from models.compiling.engine_record import Record
 from models.engine import Precision
-from models.engine_record import Record
 from models.graph import Part
 from models.parity import LIMITS
 

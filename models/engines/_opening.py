@@ -10,8 +10,8 @@ import torch
 
 from models import parity
 from models.bundle import Bundle
+from models.compiling.engine_record import PlanDamaged, Record
 from models.engine import Engine, EngineUnavailable, NetName, Precision, Rows
-from models.engine_record import PlanDamaged, Record
 from models.engines._choice import Candidate, Wanted, praise
 from models.graph import MODULATION, Graph, X, graphs
 

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch.jit._trace import TracerWarning
 
-from models.build import Compiled, Doing, OnDamage, Outcome, Prepared
+from models.compiling.build import Compiled, Doing, OnDamage, Outcome, Prepared
+from models.compiling.engine_cache import EngineCache, PlanDamaged, Profile, Recipe, Record, plan_name
+from models.compiling.export import carried, source_digest
 from models.engine import EngineUnavailable, Precision
-from models.engine_cache import EngineCache, PlanDamaged, Profile, Recipe, Record, plan_name
-from models.export import carried, source_digest
 from models.graph import Graph
 from models.spec import Codec
 

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from models.compiling.flavours import Log
 from models.engine import EngineUnavailable
 from models.engines._cuda import Gpu
-from models.flavours import Log
 from models.graph import Part, Port, X
 
 _CUDA_UNUSABLE = "cudaError"

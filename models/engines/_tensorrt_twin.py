@@ -20,9 +20,9 @@ from typing import Any
 
 import onnxruntime
 
-from models.engine_cache import Profile
+from models.compiling.engine_cache import Profile
+from models.compiling.flavours import Log
 from models.engines._twin_gpu import TwinGpu, TwinViolation
-from models.flavours import Log
 
 SCRATCH_PER_ROW = 1024
 """Bytes of scratch memory a row is said to need."""

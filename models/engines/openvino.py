@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from models.bundle import Bundle
+from models.compiling.engine_cache import EngineCache, PlanDamaged, Record
+from models.compiling.export import carried, source_digest
 from models.engine import EngineUnavailable, NetName, Precision, Rows
-from models.engine_cache import EngineCache, PlanDamaged, Record
 from models.engines._openvino import (
     FLAVOUR,
     check,
@@ -30,7 +31,6 @@ from models.engines._openvino import (
     recipe_of,
     version,
 )
-from models.export import carried, source_digest
 from models.graph import Graph, Part, graphs
 from models.spec import Codec
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models import flavours
 from models.bundle import Bundle
+from models.compiling import flavours
+from models.compiling.engine_cache import EngineCache, PlanDamaged, Record
+from models.compiling.export import carried, source_digest
+from models.compiling.flavours import Flavour
 from models.engine import EngineUnavailable, NetName, Precision, Rows
-from models.engine_cache import EngineCache, PlanDamaged, Record
 from models.engines._cuda import Cuda, Gpu
 from models.engines._tensorrt_plan import Bucket, Opened, Plan, Runtime
-from models.export import carried, source_digest
-from models.flavours import Flavour
 from models.graph import DEEP, MODULATION, Graph, Part, X, graphs
 
 _log = logging.getLogger(__name__)

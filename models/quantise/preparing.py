@@ -14,8 +14,8 @@ from typing import Any
 
 from models import alone, devices
 from models.bundle import Bundle
+from models.compiling.engine_cache import Quality, Record
 from models.engine import BUCKETS, Engine, Precision
-from models.engine_cache import Quality, Record
 from models.engines.torch import TorchEngine
 from models.evaluator import Evaluator, Nets
 from models.graph import Graph, Part, graphs

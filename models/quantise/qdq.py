@@ -1,7 +1,7 @@
 """Float8 in an ONNX graph: QuantizeLinear and DequantizeLinear before the layers that `models.quantise.fp8` names.
 
-The graph is the float16 one of `models.export`, and all else in it stays as it is, so that a compiler still finds its
-attention to fuse; in a float32 graph it would not, though the arithmetic is right there too. A layer is known by its
+The graph is the float16 one of `compiling.export`, and all else in it stays as it is, so that a compiler still finds
+its attention to fuse; in a float32 graph it would not, though the arithmetic is right there too. A layer is known by its
 bias, whose name the exporter keeps. Its weight becomes float8 here.
 """
 
@@ -24,7 +24,7 @@ class LayerMissing(RuntimeError):
     def __init__(self, names: set[str]) -> None:
         super().__init__(
             f"the graph has no linear layer {', '.join(sorted(names))} with a bias of its own; "
-            "scales and graph must be of the same net, exported by models.export"
+            "scales and graph must be of the same net, exported by models.compiling.export"
         )
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from models.compiling.engine_cache import Quality
 from models.data.decoding import Reading
 from models.data.listing import Classes
 from models.engine import EngineUnavailable, Precision
-from models.engine_cache import Quality
 from models.evaluate import run
 from models.evaluate.folder import open_folder
 from models.evaluate.reference import BadReference, Part, Procedural, Reference, class_names

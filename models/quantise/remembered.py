@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from models.bundle import Bundle
+from models.compiling.engine_cache import Quality, Record
+from models.compiling.export import source_digest
 from models.engine import EngineUnavailable, Precision
-from models.engine_cache import Quality, Record
-from models.export import source_digest
 from models.graph import Graph, Part, graphs
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from models import flavours, parity
+from models import parity
 from models.bundle import Bundle
-from models.compile import Done, compile_bundle
+from models.compiling import flavours
+from models.compiling.compile import Done, compile_bundle
+from models.compiling.engine_cache import VARIABLE, EngineCache
+from models.compiling.flavours import CURRENT
 from models.engine import ALONE, CachingEngine, EngineUnavailable, NetName, Precision, Rows
-from models.engine_cache import VARIABLE, EngineCache
 from models.engines import create
-from models.flavours import CURRENT
 from models.graph import DEEP, MODULATION, Graph, Part, X, graphs
 from models.spec import Codec, Stage
 from tests.codecs import latent_bundle, needs_diffusers

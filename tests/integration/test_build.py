@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from models.build import FusionLost, build
-from models.compile import buckets_of, targets_of
-from models.compiler import BuildFailed
+from models.compiling.build import FusionLost, build
+from models.compiling.compile import buckets_of, targets_of
+from models.compiling.compiler import BuildFailed
+from models.compiling.orders import Profiles
 from models.engine import EngineUnavailable, Precision
-from models.orders import Profiles
 from models.spec import Stage
 from tests.exported import exported, graph, needs_export
 from tests.ordered import needs_rtx, small

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from models import build_child
-from models.building import BUILDER, Commission, Line
 from models.bundle import load
+from models.compiling import build_child
+from models.compiling.building import BUILDER, Commission, Line
+from models.compiling.engine_cache import EngineCache
 from models.engine import Precision
-from models.engine_cache import EngineCache
 from models.graph import graphs
 from models.spec import Stage
 from tests.tiny import tiny_bundle

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from models import build_child
-from models.building import Build, Failed, Progress, Succeeded, attempt_of, forgive
 from models.bundle import Bundle, BundleError
+from models.compiling import build_child
+from models.compiling.building import Build, Failed, Progress, Succeeded, attempt_of, forgive
+from models.compiling.engine_cache import VARIABLE, EngineCache
+from models.compiling.engine_failures import Attempt, Failures
 from models.engine import Precision
-from models.engine_cache import VARIABLE, EngineCache
-from models.engine_failures import Attempt, Failures
 from tests.tiny import tiny_bundle
 
 ROOT = Path(build_child.__file__).parents[1]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from models.bundle import Bundle
-from models.engine_cache import EngineCache
+from models.compiling.engine_cache import EngineCache
 from tests.integration.following import until
 from tests.tiny import tiny_bundle
 from workers.builds import Build, Ended, Wish

@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from models import bundle as bundles
-from models import flavours
-from models.build import Compiled, Doing, OnDamage, Outcome, compile_graph
 from models.bundle import Bundle
-from models.compile import Done, Phase, compile_bundle, graph_count, show
+from models.compiling import flavours
+from models.compiling.build import Compiled, Doing, OnDamage, Outcome, compile_graph
+from models.compiling.compile import Done, Phase, compile_bundle, graph_count, show
+from models.compiling.engine_cache import VARIABLE, EngineCache, PlanDamaged
+from models.compiling.orders import Profiles, ranges
 from models.engine import EngineUnavailable, Precision
-from models.engine_cache import VARIABLE, EngineCache, PlanDamaged
 from models.engines._tensorrt_plan import opened
 from models.engines.tensorrt import find, plans_of
 from models.graph import Part, graphs, graphs_of
-from models.orders import Profiles, ranges
 from models.parity import LIMITS
 from models.spec import Codec, Stage
 from service import cli

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from models.build import Compiled, Doing, compile_graph
-from models.compile import Done, Phase, compile_bundle, graph_count
+from models.compiling.build import Compiled, Doing, compile_graph
+from models.compiling.compile import Done, Phase, compile_bundle, graph_count
+from models.compiling.engine_cache import EngineCache, Record
+from models.compiling.orders import Order, Profiles
 from models.engine import Precision
-from models.engine_cache import EngineCache, Record
 from models.graph import Graph, Part, graphs_of
 from models.nn.dit import DiT
-from models.orders import Order, Profiles
 from models.parity import LIMITS
 from models.spec import NetSpec, Prediction, ScheduleName, Stage
 from models.terminal import DEMO

@@ -21,7 +21,7 @@ import pytest
 
 from models import alone
 from models.bundle import Bundle
-from models.engine_cache import EngineCache
+from models.compiling.engine_cache import EngineCache
 from models.evaluator import Nets
 from models.media import png, to_pixels
 from service.client import Client
@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 
 LONG: dict[str, Any] = {"prompt": "sky", "num_frames": 256, "num_inference_steps": 20, "seed": 1, "sampler": "euler"}
 """A job of some seconds."""
-CHILD = "models.build_child"
+CHILD = "models.compiling.build_child"
 
 
 @pytest.fixture

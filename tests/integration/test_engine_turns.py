@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from models.engine_cache import EngineCache
-from models.turns import Turn
+from models.compiling.engine_cache import EngineCache
+from models.compiling.turns import Turn
 from tests.unit.test_engine_cache import PLAN, recipe, record
 
 fork = get_context("fork")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from models import flavours
-from models.build import Outcome
-from models.compile import Done, compile_bundle
+from models.compiling import flavours
+from models.compiling.build import Outcome
+from models.compiling.compile import Done, compile_bundle
+from models.compiling.engine_cache import EngineCache
 from models.engine import EngineUnavailable, Precision
-from models.engine_cache import EngineCache
 from models.graph import graphs
 from models.quantise.preparing import quantisable
 from tests.tiny import tiny_bundle

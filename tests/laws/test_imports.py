@@ -125,13 +125,13 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "diffusers": ("models.bench.peers", "models.checkpoint", "models.nn"),
     "matplotlib": ("models.bench.plots", "models.evaluate.plots", "workers.simulate.plots"),
     "nncf": ("models.quantise.int8",),
-    "onnx": ("models.build", "models.engines", "models.export", "models.quantise.qdq"),
-    "onnxruntime": ("models.build", "models.engines", "models.export"),
-    "onnxscript": ("models.export",),
+    "onnx": ("models.compiling.build", "models.engines", "models.compiling.export", "models.quantise.qdq"),
+    "onnxruntime": ("models.compiling.build", "models.engines", "models.compiling.export"),
+    "onnxscript": ("models.compiling.export",),
     "openvino": ("models.engines._openvino", "models.quantise.int8"),
-    "tensorrt": ("models.flavours",),
-    "tensorrt_rtx_bindings": ("models.flavours",),
-    "tensorrt_rtx_libs": ("models.flavours",),
+    "tensorrt": ("models.compiling.flavours",),
+    "tensorrt_rtx_bindings": ("models.compiling.flavours",),
+    "tensorrt_rtx_libs": ("models.compiling.flavours",),
 }
 
 
@@ -281,7 +281,7 @@ def test_a_breach_is_seen(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("workers.contracts.job", "from .errors import Refused\nimport pydantic"),
-        ("models.flavours", "def f():\n    import tensorrt"),
+        ("models.compiling.flavours", "def f():\n    import tensorrt"),
         ("workers.runner", "from models.plan import Unit"),
         ("service.cli", "def f():\n    from models.commands import demo"),
         ("service.client", "def f():\n    from PIL import Image"),

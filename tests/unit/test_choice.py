@@ -11,8 +11,8 @@ from torch import Tensor
 
 from models import bundle as bundles
 from models.bundle import Bundle
+from models.compiling.engine_cache import VARIABLE, EngineCache, Record, plan_name
 from models.engine import EngineUnavailable, Precision, Rows
-from models.engine_cache import VARIABLE, EngineCache, Record, plan_name
 from models.engines import Choice, select
 from models.engines._candidates import of_this_gpu
 from models.engines._choice import Asked, Candidate, objection, praise, rank, regret

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from models.engine import Precision
-from models.engine_cache import (
+from models.compiling.engine_cache import (
     FORMAT,
     VARIABLE,
     CacheUnsafe,
@@ -26,6 +25,7 @@ from models.engine_cache import (
     Record,
     plan_name,
 )
+from models.engine import Precision
 
 PLAN = b"a plan" * 100
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from models.compiling.engine_failures import DIRECTORY, Attempt, Failures, versions
+from models.compiling.owned import NotOwn
 from models.engine import Precision
-from models.engine_failures import DIRECTORY, Attempt, Failures, versions
-from models.owned import NotOwn
 
 
 def attempt(**changes: object) -> Attempt:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from models.build import ExportWrong, verified
+from models.compiling.build import ExportWrong, verified
+from models.compiling.export import OPSET, carried, parity, source_digest, verifiable
 from models.engine import Precision
-from models.export import OPSET, carried, parity, source_digest, verifiable
 from models.graph import DEEP, OUT, Graph, Part, X, graphs_of
 from models.nn.dit import DiT
 from models.parity import LIMITS

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models import flavours
+from models.compiling import flavours
+from models.compiling.flavours import Kernels, Log, TensorRT, TensorRTRTX, count
 from models.engine import EngineUnavailable
-from models.flavours import Kernels, Log, TensorRT, TensorRTRTX, count
 
 LISTING = """Layers:
 Name: __mye31783_0_myl0_0, LayerType: shape_call, Inputs: [], Outputs: [], TacticName: , StreamId: 0, Metadata:

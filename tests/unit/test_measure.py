@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.compiling.engine_cache import EngineCache
+from models.compiling.measure import measure, measured
 from models.engine import Precision, Rows
-from models.engine_cache import EngineCache
 from models.engines.torch import TorchEngine
 from models.graph import Graph, graphs_of
-from models.measure import measure, measured
 from models.nn.dit import DiT
 from models.spec import Stage
 from tests.compiled import build

@@ -19,14 +19,14 @@ pytest.importorskip("openvino", reason="openvino comes with the extra openvino, 
 
 from models import bundle as bundles
 from models import parity
-from models.build import Compiled, OnDamage, Outcome
 from models.bundle import Bundle
+from models.compiling.build import Compiled, OnDamage, Outcome
+from models.compiling.engine_cache import EngineCache, PlanDamaged, plan_name
+from models.compiling.export import source_digest
 from models.engine import EngineUnavailable, Precision, Rows
-from models.engine_cache import EngineCache, PlanDamaged, plan_name
 from models.engines import create, openvino
 from models.engines._openvino import core, properties, recipe_of
 from models.engines.openvino import CachingOpenVINOEngine, OpenVINOEngine
-from models.export import source_digest
 from models.graph import Graph, graphs
 from models.spec import Codec, Stage
 from models.terminal import DEMO

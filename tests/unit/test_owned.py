@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models import owned
-from models.owned import NotOwn
+from models.compiling import owned
+from models.compiling.owned import NotOwn
 
 SOMEBODY = 12345
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from models import alone
 from models.bundle import Bundle
+from models.compiling.engine_cache import Quality, Recipe, Record, plan_name
+from models.compiling.export import source_digest
 from models.engine import BUCKETS, Precision, Rows
-from models.engine_cache import Quality, Recipe, Record, plan_name
 from models.engines.torch import TorchEngine
 from models.evaluate.limits import Bound
 from models.evaluate.reference import Part as RealPart
 from models.evaluate.report import Figure
 from models.evaluator import Answering, Evaluator, Nets
-from models.export import source_digest
 from models.graph import Part, graphs
 from models.nn.dit import DiT
 from models.quantise import fp8, preparing, qdq, quality
@@ -215,10 +215,10 @@ def test_scales_of_another_net_are_refused() -> None:
 
 @needs_export
 def test_a_float8_plan_has_fused_attention_and_float8_products() -> None:
-    from models import flavours
-    from models.build import build
+    from models.compiling import flavours
+    from models.compiling.build import build
+    from models.compiling.orders import order
     from models.engine import EngineUnavailable
-    from models.orders import order
 
     try:
         flavour = flavours.detect()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from models import engine_cache, engines
+from models import engines
+from models.compiling import engine_cache
 from models.engine import Precision
 from models.engines import torch as torch_engine
 from models.engines.torch import Mode

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from models import parity
+from models.compiling.engine_cache import Profile
+from models.compiling.flavours import Log
 from models.engine import ALONE, CachingEngine, EngineUnavailable, Precision, Rows
-from models.engine_cache import Profile
 from models.engines._tensorrt_plan import ExecutionFailed, Plan, opened, profile_for
 from models.engines._twin_gpu import TwinGpu
 from models.engines.tensorrt import engine_of
-from models.flavours import Log
 from models.graph import Graph, Part
 from models.spec import Codec, Stage
 from tests.codecs import SIDES, codecs, needs_diffusers

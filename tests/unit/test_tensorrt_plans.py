@@ -11,10 +11,10 @@ import torch
 
 from models import bundle as bundles
 from models.bundle import Bundle
+from models.compiling.engine_cache import EngineCache, Profile, Quality, Recipe, Record, plan_name
+from models.compiling.export import source_digest
 from models.engine import EngineUnavailable, Precision
-from models.engine_cache import EngineCache, Profile, Quality, Recipe, Record, plan_name
 from models.engines.tensorrt import find, plans_of
-from models.export import source_digest
 from models.graph import graphs
 from models.spec import Stage
 from tests.exported import net

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from models.compiling.engine_cache import Profile
 from models.engine import Precision
-from models.engine_cache import Profile
 from models.engines._twin_gpu import TwinGpu, TwinViolation
 from models.graph import DEEP, MODULATION, OUT, X
 from models.spec import Stage

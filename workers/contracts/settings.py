@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     engine: EngineChoice = EngineChoice.AUTO
     precision: PrecisionChoice = PrecisionChoice.AUTO
     engine_cache: Path | None = None
-    """Where compiled engines are kept; None: in the user's cache directory. Read by `models.engine_cache` itself."""
+    """Where compiled engines are kept; None: in the user's cache directory. Read by `compiling.engine_cache` itself."""
     engine_builds: EngineBuilds = EngineBuilds.BACKGROUND
     engine_build_tries: Annotated[int, Field(ge=1, le=100)] = 2
     """A build that has failed so often is not begun again, by no worker, until what it is made of or with changes."""

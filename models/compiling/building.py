@@ -1,8 +1,8 @@
-"""A build in a process of its own: started, asked now and then how it goes, stopped. It runs `models.build_child`.
+"""A build in a process of its own: started, asked now and then how it goes, stopped. It runs `compiling.build_child`.
 
 A compiler may take minutes and gigabytes, hold Python's lock all the while, or crash; none of that may touch the
 process that serves. There is no thread and no waiting here: whoever drives calls `poll` when it suits. Failures are
-kept with the engine cache (`models.engine_failures`); whether to try again is the caller's question to ask there.
+kept with the engine cache (`compiling.engine_failures`); whether to try again is the caller's question to ask there.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict
 
 from models import bundle
+from models.compiling.engine_cache import VARIABLE, EngineCache
+from models.compiling.engine_failures import Attempt, Failures
+from models.compiling.owned import NotOwn
 from models.engine import BUCKETS, Precision
-from models.engine_cache import VARIABLE, EngineCache
-from models.engine_failures import Attempt, Failures
-from models.owned import NotOwn
 from models.spec import BundleSpec
 
-BUILDER = (sys.executable, "-m", "models.build_child")
+BUILDER = (sys.executable, "-m", "models.compiling.build_child")
 """The program; it is given a `Commission` as its one argument."""
 LIMIT_SECONDS = 3600.0
 LAST_LINES = 2
@@ -37,7 +37,7 @@ KEPT = 1 << 18
 
 
 class Commission(BaseModel):
-    """What a child is to build: the arguments of `models.compile.compile_bundle`."""
+    """What a child is to build: the arguments of `models.compiling.compile.compile_bundle`."""
 
     model_config = ConfigDict(frozen=True)
 

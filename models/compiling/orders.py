@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from models import flavours
-from models.compiler import FLAGS
+from models.compiling import flavours
+from models.compiling.compiler import FLAGS
+from models.compiling.engine_cache import Profile, Recipe
+from models.compiling.export import carried
+from models.compiling.flavours import Flavour
 from models.engine import ALONE, BUCKETS, Precision
-from models.engine_cache import Profile, Recipe
-from models.export import carried
-from models.flavours import Flavour
 from models.graph import Graph
 from models.spec import Codec
 

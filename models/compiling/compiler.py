@@ -1,4 +1,4 @@
-"""ONNX in, a TensorRT plan out. Nothing is looked up or kept here, see `models.build`.
+"""ONNX in, a TensorRT plan out. Nothing is looked up or kept here, see `models.compiling.build`.
 
 Networks are strongly typed: the graph's own types are the precision. What was built is read from the compiler's list
 of layers, since a plan cannot be opened where there is no GPU.
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models import flavours
-from models.engine_cache import Profile
-from models.flavours import Flavour
+from models.compiling import flavours
+from models.compiling.engine_cache import Profile
+from models.compiling.flavours import Flavour
 
 FLAGS = ("strongly_typed", "detailed")
 """What a plan is built with beside its profiles and targets; part of its key."""

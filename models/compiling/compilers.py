@@ -1,7 +1,7 @@
 """What each engine's compiler makes of a graph, behind one seam: TensorRT for GPUs, OpenVINO for this CPU.
 
-Which graphs there are and in which order they are compiled, says `models.compile`; the work itself is in
-`models.build` and `models.engines.openvino`, which is imported when it is chosen.
+Which graphs there are and in which order they are compiled, says `models.compiling.compile`; the work itself is in
+`models.compiling.build` and `models.engines.openvino`, which is imported when it is chosen.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from models import flavours
-from models.build import Compiled, OnDamage, Prepared, compile_graph
+from models.compiling import flavours
+from models.compiling.build import Compiled, OnDamage, Prepared, compile_graph
+from models.compiling.engine_cache import EngineCache, Record
+from models.compiling.export import carried
+from models.compiling.flavours import CURRENT
+from models.compiling.orders import Order, Profiles, order
 from models.engine import EngineUnavailable, Precision
-from models.engine_cache import EngineCache, Record
-from models.export import carried
-from models.flavours import CURRENT
 from models.graph import Graph
-from models.orders import Order, Profiles, order
 
 
 class Compiler(Protocol):

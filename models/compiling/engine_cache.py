@@ -4,7 +4,7 @@ A plan is code. The record holds the SHA-256 of the plan's bytes, and a seal of 
 accident, and a plan that was put in another's place. They cannot show who wrote both: whoever may write here may write
 a plan, its record and its seal. So nothing is read that anybody but this user (or root) can have written, and a plan
 that was sent to you is as good as its sender. Files are written aside and renamed, the plan before its record, so a
-reader sees a whole entry or none. Which plan to build is `models.build`'s business; what lies here, `models.stock`'s.
+reader sees a whole entry or none. Which plan to build is `build`'s business; what lies here, `stock`'s.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from models import owned
-from models.engine import EngineUnavailable
-from models.engine_record import (
+from models.compiling import owned
+from models.compiling.engine_record import (
     AMENDED,
     FORMAT,
     Fault,
@@ -33,8 +32,9 @@ from models.engine_record import (
     sealed,
     unsealed,
 )
-from models.owned import NotOwn
-from models.turns import Turn
+from models.compiling.owned import NotOwn
+from models.compiling.turns import Turn
+from models.engine import EngineUnavailable
 
 __all__ = [
     "FORMAT",
@@ -86,7 +86,7 @@ class EngineCache:
                 _log.warning("engine record skipped", extra=fields)
 
     def find(self, source: str, *, flavour: str, version: str) -> Iterator[Record]:
-        """The sound records of what was made of `source`, a `models.export.source_digest`; nothing is exported."""
+        """The sound records of what was made of `source`, a `compiling.export.source_digest`; nothing is exported."""
         for record in self.records():
             if (record.source, record.recipe.flavour, record.recipe.version) == (source, flavour, version):
                 yield record

@@ -14,12 +14,12 @@ from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 
-from models import flavours
+from models.compiling import flavours
+from models.compiling.engine_cache import EngineCache
+from models.compiling.engine_failures import Failure, Failures, versions
+from models.compiling.engine_record import Fault, PlanDamaged, Record
+from models.compiling.owned import ASIDE
 from models.engine import EngineUnavailable
-from models.engine_cache import EngineCache
-from models.engine_failures import Failure, Failures, versions
-from models.engine_record import Fault, PlanDamaged, Record
-from models.owned import ASIDE
 
 CPU_ENGINES = ("openvino",)
 """Engines, by module of `models.engines`, that compile for a CPU: each has `version()` and `here()`."""

@@ -1,7 +1,7 @@
 """What is known of a compiled engine: how it was made, what it is, what it did when it was run; and how that is kept.
 
 A record is kept as JSON under a seal, the SHA-256 of its fields: an edit shows, unless it was made to deceive. Plans,
-and where all this lies, are `models.engine_cache`'s.
+and where all this lies, are `models.compiling.engine_cache`'s.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Record(_Frozen):
 
     recipe: Recipe
     source: Sha256
-    """`models.export.source_digest` of the net: finds the plan without exporting the net again."""
+    """`models.compiling.export.source_digest` of the net: finds the plan without exporting the net again."""
     bundle: str
     net: str
     graph: str

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from models import owned
+from models.compiling import owned
+from models.compiling.owned import NotOwn
 from models.engine import Precision
-from models.owned import NotOwn
 from models.spec import Sha256
 
 DIRECTORY = "failures"

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from models.compiler import BuildFailed, Built
-from models.compiler import build as build_plan
+from models.compiling.compiler import BuildFailed, Built
+from models.compiling.compiler import build as build_plan
+from models.compiling.engine_cache import EngineCache, PlanDamaged, Quality, Recipe, Record, plan_name
+from models.compiling.export import export, parity, source_digest, verifiable
+from models.compiling.orders import Order
 from models.engine import Precision
-from models.engine_cache import EngineCache, PlanDamaged, Quality, Recipe, Record, plan_name
-from models.export import export, parity, source_digest, verifiable
 from models.graph import Graph
-from models.orders import Order
 from models.parity import LIMITS
 from models.spec import Codec
 

@@ -2,7 +2,7 @@
 
 TensorRT tunes on the GPU it is built on; TensorRT-RTX builds without any GPU, for a list of compute capabilities,
 and finishes its kernels when a plan is loaded. This module knows how to find a flavour, what it can aim at, and how
-to read what it says. Building is `models.build`, running is `models.engines.tensorrt`. TensorRT proper follows its
+to read what it says. Building is `compiling.build`, running is `models.engines.tensorrt`. TensorRT proper follows its
 documentation: no machine this is tested on can run it.
 """
 
@@ -20,8 +20,8 @@ from typing import Any, Protocol
 
 import torch
 
+from models.compiling.export import EXTRA
 from models.engine import EngineUnavailable
-from models.export import EXTRA
 
 CURRENT = "current"
 """The target that stands for the GPU of this machine."""

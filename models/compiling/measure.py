@@ -15,8 +15,8 @@ import torch
 
 from models import devices, parity
 from models.bundle import Bundle
+from models.compiling.engine_cache import EngineCache, Measured, Record
 from models.engine import CachingEngine, Engine, NetName, Precision, Rows
-from models.engine_cache import EngineCache, Measured, Record
 from models.engines import create, plain_precision
 from models.graph import DEEP, MODULATION, Graph, Part, X, graphs
 
