@@ -1,8 +1,8 @@
 """Float8 in an ONNX graph: QuantizeLinear and DequantizeLinear before the layers that `models.quantise.fp8` names.
 
 The graph is the float16 one of `compiling.export`, and all else in it stays as it is, so that a compiler still finds
-its attention to fuse; in a float32 graph it would not, though the arithmetic is right there too. A layer is known by its
-bias, whose name the exporter keeps. Its weight becomes float8 here.
+its attention to fuse; in a float32 graph it would not, though the arithmetic is right there too. A layer is known by
+its bias, whose name the exporter keeps. Its weight becomes float8 here.
 """
 
 from __future__ import annotations
