@@ -7,9 +7,11 @@ stay as they are, as do halves of an autoencoder. What builds plans takes its gr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from models import alone, devices
@@ -22,7 +24,7 @@ from models.graph import Graph, Part, graphs
 from models.quantise import fp8, qdq, quality
 from models.quantise.calibration import calibrate
 from models.quantise.fp8 import Scales
-from models.quantise.quality import QualityRefused, Verdict
+from models.quantise.quality import QualityRefused, Standard
 from models.quantise.remembered import Remembered, recall
 from models.spec import Codec, Stage
 
@@ -85,21 +87,31 @@ def prepare(
 ) -> Generator[str, None, Prepared | Remembered]:
     """Yield what is being done, return what builds need; takes minutes, unless accepted plans are `known`.
 
-    `QualityRefused` if the quality gate does not accept it, `NoReference` if it cannot be judged: see
-    `models.quantise.quality.judge` for `data`. `EngineUnavailable` if a package is missing.
+    Where there are several ways to quantise, the first that the quality gate accepts is taken. `QualityRefused` if it
+    accepts none, `NoReference` if it cannot judge: see `models.quantise.quality.standard` for `data`.
+    `EngineUnavailable` if a package is missing.
     """
     if found := recall(bundle, precision, known):
-        return Remembered(bundle, precision, *found, making=quantised(bundle, precision))
+        return Remembered(bundle, precision, *found, making=candidates(bundle, precision))
     quality.refused_without_reference(bundle.spec, data)
-    nets = yield from quantised(bundle, precision)
-    verdict = yield from _judged(bundle, precision, nets, data=data, sequences=sequences)
-    if verdict.lost:
-        raise QualityRefused(precision, verdict)
-    return Prepared(nets, verdict.quality)
+    with TemporaryDirectory(prefix="gridit-reference-") as folder, _closing(alone.evaluators(bundle)) as plain:
+        beside: Standard | None = None
+        for step in candidates(bundle, precision):
+            if isinstance(step, str):
+                yield step
+                continue
+            beside = beside or (
+                yield from quality.standard(bundle.spec, plain, work=Path(folder), data=data, sequences=sequences)
+            )
+            with _closing(nets_of(bundle, step)) as small:
+                verdict = yield from quality.judge(beside, small)
+            if not verdict.lost:
+                return Prepared(step, verdict.quality)
+    raise QualityRefused(precision, verdict)
 
 
-def quantised(bundle: Bundle, precision: Precision) -> Generator[str, None, Quantised]:
-    """Calibrate and quantise every net."""
+def candidates(bundle: Bundle, precision: Precision) -> Iterator[str | Quantised]:
+    """What is being done, and the nets in 8 bits, the boldest way first."""
     if precision is Precision.INT8:
         from models.quantise import int8
 
@@ -108,11 +120,15 @@ def quantised(bundle: Bundle, precision: Precision) -> Generator[str, None, Quan
     yield "quantise"
     if precision is Precision.FP8:
         scales = {stage: fp8.scales(bundle.net(stage), rows) for stage, rows in calibration.rows.items()}
-        return Quantised(_digest(*(one.digest for one in scales.values())), scales=scales)
+        yield Quantised(_digest(*(one.digest for one in scales.values())), scales=scales)
+        return
     assert precision is Precision.INT8, f"{precision} takes no scales"
-    whole = tuple(_whole(bundle, stage) for stage in bundle.spec.stages)
-    models = {graph.name: int8.quantised(graph, calibration.rows[_stage(graph)]) for graph in whole}
-    return Quantised(_digest(calibration.digest, int8.settings()), models=models, graphs=whole)
+    for untouched in int8.UNTOUCHED:
+        whole = tuple(_whole(bundle, stage) for stage in bundle.spec.stages)
+        models = {
+            graph.name: int8.quantised(graph, calibration.rows[_stage(graph)], untouched=untouched) for graph in whole
+        }
+        yield Quantised(_digest(calibration.digest, int8.settings(untouched)), models=models, graphs=whole)
 
 
 def nets_of(bundle: Bundle, nets: Quantised) -> Nets:
@@ -129,14 +145,12 @@ def quantisable(graph: Graph) -> bool:
     return graph.part is Part.WHOLE and not isinstance(graph.net, Codec)
 
 
-def _judged(
-    bundle: Bundle, precision: Precision, nets: Quantised, *, data: Path | None, sequences: int
-) -> Generator[str, None, Verdict]:
-    plain, small = alone.evaluators(bundle), nets_of(bundle, nets)
+@contextmanager
+def _closing(nets: Nets) -> Iterator[Nets]:
     try:
-        return (yield from quality.judge(bundle.spec, plain=plain, quantised=small, data=data, sequences=sequences))
+        yield nets
     finally:
-        for net in (*plain.values(), *small.values()):
+        for net in nets.values():
             net.close()
 
 

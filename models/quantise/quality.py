@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from models.compiling.engine_cache import Quality
@@ -69,38 +68,59 @@ class Verdict:
         )
 
 
-def judge(
+@dataclass(frozen=True)
+class Standard:
+    """What quantised nets of a bundle are held against."""
+
+    subject: run.Subject
+    """With the nets as they are."""
+    real: Mapping[str, run.Real]
+    """By class."""
+    plain: Mapping[str, Figure]
+
+
+def standard(
     spec: BundleSpec,
-    *,
     plain: Nets,
-    quantised: Nets,
+    *,
+    work: Path,
     data: Path | None = None,
     sequences: int = SEQUENCES,
     frames: int = FRAMES,
     real: Mapping[Part, int] = run.REAL,
-) -> Generator[str, None, Verdict]:
-    """Yield how far it is, return the figures.
+) -> Generator[str, None, Standard]:
+    """Look at real sequences, draw with the nets as they are. Yield how far it is.
 
     `data`: a folder of real sequences, as `gridit evaluate --reference` takes it; without one the classes must be
-    procedural domains. `NoReference` if there is neither.
+    procedural domains. `NoReference` if there is neither. `work`: an empty folder to be kept as long as the result.
     """
-    with TemporaryDirectory(prefix="gridit-reference-") as cache:
-        reference = yield from _reference(spec, data, cache=Path(cache))
-        sample = run.Sample(sequences, min(frames, spec.limits.num_frames))
-        subject = run.Subject(spec, plain, reference, sample)
-        subject.check(class_names(spec))
-        figures: tuple[dict[str, Figure], dict[str, Figure]] = ({}, {})
-        for name in class_names(spec):
-            looked_at = yield from _told(run.gather_real(subject, name, real=real), f"look at real sequences of {name}")
-            for nets, found, which in zip((plain, quantised), figures, ("unquantised", "quantised"), strict=True):
-                work = run.hold_against(looked_at, replace(subject, nets=nets), name)
-                outcome = yield from _told(work, f"judge {name} {which}")
-                found.update(_named(outcome.report))
-    return Verdict(*figures)
+    reference = yield from _reference(spec, data, cache=work)
+    sample = run.Sample(sequences, min(frames, spec.limits.num_frames))
+    subject = run.Subject(spec, plain, reference, sample)
+    subject.check(class_names(spec))
+    seen: dict[str, run.Real] = {}
+    for name in class_names(spec):
+        seen[name] = yield from _told(run.gather_real(subject, name, real=real), f"look at real sequences of {name}")
+    figures = yield from _figures(subject, seen, "unquantised")
+    return Standard(subject, seen, figures)
+
+
+def judge(standard: Standard, nets: Nets) -> Generator[str, None, Verdict]:
+    """Draw with quantised nets. Yield how far it is, return the figures."""
+    figures = yield from _figures(replace(standard.subject, nets=nets), standard.real, "quantised")
+    return Verdict(standard.plain, figures)
+
+
+def _figures(subject: run.Subject, real: Mapping[str, run.Real], which: str) -> Generator[str, None, dict[str, Figure]]:
+    found: dict[str, Figure] = {}
+    for name, looked_at in real.items():
+        outcome = yield from _told(run.hold_against(looked_at, subject, name), f"judge {name} {which}")
+        found.update(_named(outcome.report))
+    return found
 
 
 def refused_without_reference(spec: BundleSpec, data: Path | None) -> None:
-    """`NoReference` where `judge` would raise it: before minutes are spent on what cannot be judged."""
+    """`NoReference` where `standard` would raise it: before minutes are spent on what cannot be judged."""
     if data is None:
         try:
             Procedural.of(spec, class_names(spec), mapping={})

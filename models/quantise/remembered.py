@@ -6,7 +6,7 @@ enough to find them, and to build others of the same nets: those are quantised a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -44,8 +44,8 @@ class Remembered:
     precision: Precision
     digest: str
     quality: Quality
-    making: Generator[str, None, Made]
-    """Calibrates and quantises, when driven."""
+    making: Iterator[str | Made]
+    """Calibrates and quantises in one way after another, when driven."""
     _made: Made | None = field(default=None)
 
     def onnx(self, onnx: bytes, graph: Graph) -> bytes:
@@ -57,12 +57,10 @@ class Remembered:
         return self._nets().model(graph)
 
     def _nets(self) -> Made:
-        while self._made is None:
-            try:
-                next(self.making)
-            except StopIteration as end:
-                self._made = end.value
-        if self._made.digest != self.digest:
+        if self._made is None:
+            made = (one for one in self.making if not isinstance(one, str))
+            self._made = next((one for one in made if one.digest == self.digest), None)
+        if self._made is None:
             raise OtherScales(self.bundle, self.precision)
         return self._made
 

@@ -272,14 +272,14 @@ def evaluators(bundle: Bundle, kind: type[TorchEngine]) -> Nets:
     return {stage: Evaluator(bundle.net(stage), engine) for stage, engine in engines.items()}
 
 
-def test_the_gate_judges_both_nets_on_the_same_seeds(bundle: Bundle) -> None:
+def test_the_gate_judges_both_nets_on_the_same_seeds(bundle: Bundle, tmp_path: Path) -> None:
     plain, same, still = (evaluators(bundle, kind) for kind in (TorchEngine, TorchEngine, Still))
-    few = {"sequences": 2, "frames": 20, "real": FEW}
-    alike = value_of(quality.judge(bundle.spec, plain=plain, quantised=same, **few))  # type: ignore[arg-type]
+    beside = value_of(quality.standard(bundle.spec, plain, work=tmp_path, sequences=2, frames=20, real=FEW))
+    alike = value_of(quality.judge(beside, same))
     assert alike.quality.accepted
     assert alike.quality.quantised == alike.quality.unquantised
     assert {name.split("/")[0] for name in alike.plain} == set(bundle.spec.classes)
-    spoiled = value_of(quality.judge(bundle.spec, plain=plain, quantised=still, **few))  # type: ignore[arg-type]
+    spoiled = value_of(quality.judge(beside, still))
     assert not spoiled.quality.accepted
     assert "lava/coarse/motion" in spoiled.lost
 
@@ -292,11 +292,11 @@ def test_a_bundle_with_nothing_to_be_held_against_is_refused_before_any_work(tmp
 
 
 def test_nets_that_were_accepted_once_are_not_judged_again(bundle: Bundle) -> None:
-    made = value_of(preparing.quantised(bundle, Precision.FP8))
+    (made,) = (step for step in preparing.candidates(bundle, Precision.FP8) if not isinstance(step, str))
     known = [record_of(bundle, stage, made.digest) for stage in bundle.spec.stages]
     again = value_of(preparing.prepare(bundle, Precision.FP8, known=known, sequences=0))
     assert (again.digest, again.quality) == (made.digest, ACCEPTED)
-    assert isinstance(value_of(again.making), preparing.Quantised)  # type: ignore[union-attr]
+    assert again.onnx(b"as it was", graph(Stage.COARSE, Part.REUSING)) == b"as it was"
 
 
 @pytest.mark.parametrize("spoilt", ["refused", "other weights", "one net only"])
