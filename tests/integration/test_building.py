@@ -217,7 +217,9 @@ if sys.argv[2] == "close":
     print("buried", flush=True)
 time.sleep(60)
 """
-LEASHED = "from models import build_child; build_child.die_with_parent(); print(flush=True); import ctypes, time; "
+LEASHED = (
+    "from models.compiling import build_child; build_child.die_with_parent(); print(flush=True); import ctypes, time; "
+)
 
 
 @pytest.fixture

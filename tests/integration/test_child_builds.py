@@ -18,6 +18,7 @@ import pytest
 
 from models.bundle import Bundle
 from models.compiling.engine_cache import EngineCache
+from tests.installed import need_openvino
 from tests.integration.following import until
 from tests.tiny import tiny_bundle
 from workers.builds import Build, Ended, Wish
@@ -128,7 +129,7 @@ def _read(path: Path) -> str:
 async def test_a_worker_that_stops_ends_its_build(
     queue: JobQueue, start: Callable[[str], ForkServerProcess], tmp_path: Path
 ) -> None:
-    pytest.importorskip("openvino", reason="comes with the extra openvino")
+    need_openvino()
     noted = tmp_path / "noted"
     worker = start(f"echo $$ > {noted}; {LASTS}")
     building = await child(noted)
@@ -147,7 +148,7 @@ async def test_a_worker_that_stops_ends_its_build(
 async def test_a_build_that_fails_is_told_by_the_worker_that_goes_on(
     queue: JobQueue, start: Callable[[str], ForkServerProcess], tmp_path: Path
 ) -> None:
-    pytest.importorskip("openvino", reason="comes with the extra openvino")
+    need_openvino()
     start(FAILS)
     states = await until(queue.workers, lambda found: any(i.failed for s in found for i in s.engines.values()))
     for info in states[0].engines.values():

@@ -25,6 +25,7 @@ from models.compiling.engine_cache import EngineCache
 from models.evaluator import Nets
 from models.media import png, to_pixels
 from service.client import Client
+from tests.installed import need_openvino
 from tests.integration.up_fixtures import ONE_THREAD, Up, processes_of, up, wait_for
 from tests.tiny import tiny_bundle
 from workers.contracts.event import EventType
@@ -33,7 +34,9 @@ from workers.inhand import request_of
 from workers.queue.client import JobQueue
 from workers.tasks import STAGES
 
-pytest.importorskip("openvino", reason="comes with the extra openvino")
+need_openvino()
+
+
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 
 LONG: dict[str, Any] = {"prompt": "sky", "num_frames": 256, "num_inference_steps": 20, "seed": 1, "sampler": "euler"}

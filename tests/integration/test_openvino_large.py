@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("openvino", reason="openvino comes with the extra openvino, which is not installed")
-
 from models import parity
 from models.engine import EngineUnavailable, Precision
 from models.engines import openvino
@@ -17,7 +15,11 @@ from models.engines._openvino import check
 from models.graph import Graph, graphs_of
 from models.nn.dit import DiT
 from models.spec import Prediction, ScheduleName, Stage
+from tests.installed import need_openvino
 from tests.tiny import awake, tiny_net
+
+need_openvino()
+
 
 pytestmark = pytest.mark.engines
 

@@ -17,6 +17,7 @@ from models.graph import Graph, graphs_of
 from models.nn.dit import DiT
 from models.spec import Stage
 from tests.compiled import build
+from tests.installed import need_openvino
 from tests.tiny import awake, tiny_bundle, tiny_net
 
 CPU = torch.device("cpu")
@@ -74,7 +75,7 @@ def test_without_time_there_is_one_bucket_and_one_round() -> None:
 
 def test_plans_are_measured_and_the_cache_keeps_it(tmp_path: Path) -> None:
     """Both graphs of a net, from a cache that is not the default one."""
-    pytest.importorskip("openvino", reason="openvino comes with the extra openvino, which is not installed")
+    need_openvino()
     bundle, cache = tiny_bundle(tmp_path / "tiny"), EngineCache(tmp_path / "engines")
     _, records = build(bundle, Stage.COARSE, precision=Precision.FP32, cache=cache)
     assert all(record.measured is None for record in records)

@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("openvino", reason="openvino comes with the extra openvino, which is not installed")
-
 from models import bundle as bundles
 from models import parity
 from models.bundle import Bundle
@@ -32,7 +30,11 @@ from models.spec import Codec, Stage
 from models.terminal import DEMO
 from tests.codecs import latent_bundle, needs_diffusers
 from tests.compiled import build, quality, record
+from tests.installed import need_openvino
 from tests.tiny import tiny_bundle
+
+need_openvino()
+
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
