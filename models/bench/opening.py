@@ -5,10 +5,8 @@ Engines that need a plan are given one by `models.compiling.compile`, once: the 
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,9 +15,6 @@ from models.bundle import Bundle
 from models.engine import Engine, EngineUnavailable, NetName, Precision
 from models.evaluator import Evaluator
 from models.spec import BundleSpec, Codec, Stage
-
-if TYPE_CHECKING:
-    from models.quantise import preparing
 
 TORCH = "torch"
 CANNOT = Exception
@@ -85,22 +80,15 @@ def open_unjudged(place: Place) -> Engine:
     from models.quantise import preparing as quantising
 
     assert isinstance(place.net, Stage), "halves of an autoencoder are not quantised"
-    nets = quantising.nets_of(place.bundle, _end(quantising.quantised(place.bundle, Precision.INT8)))
+    tried = quantising.candidates(place.bundle, Precision.INT8)
+    made = next(each for each in tried if isinstance(each, quantising.Quantised))
+    nets = quantising.nets_of(place.bundle, made)
     for net, one in nets.items():
         if net is not place.net:
             one.close()
     evaluator = nets[place.net]
     assert isinstance(evaluator, Evaluator), "a stage has an evaluator of its own"
     return evaluator.engine
-
-
-def _end(work: Generator[object, None, preparing.Quantised]) -> preparing.Quantised:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            made: preparing.Quantised = end.value
-            return made
 
 
 def first_line(error: Exception) -> str:

@@ -10,14 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
+from models.bench.opening import Place, open_unjudged
 from models.compiling import flavours
 from models.compiling.build import Outcome
 from models.compiling.compile import Done, compile_bundle
 from models.compiling.engine_cache import EngineCache
-from models.engine import EngineUnavailable, Precision
+from models.engine import EngineUnavailable, Precision, Rows
 from models.graph import graphs
 from models.quantise.preparing import quantisable
+from models.spec import Stage
 from tests.tiny import tiny_bundle
 
 
@@ -58,3 +61,15 @@ def test_a_bundle_is_compiled_in_8_bits_and_found_again(tmp_path: Path, precisio
         assert record.quality.accepted
         assert record.quality.quantised.keys() == record.quality.unquantised.keys()
         assert record.quality.quantised != record.quality.unquantised
+
+
+@pytest.mark.engines
+def test_integers_that_nobody_judged_can_be_timed(tmp_path: Path) -> None:
+    compiler_of(Precision.INT8)
+    bundle = tiny_bundle(tmp_path / "tiny")
+    engine = open_unjudged(Place(bundle, Stage.COARSE, (1, 2), torch.device("cpu")))
+    whole = graphs(bundle, Stage.COARSE)[0]
+    x, modulation = whole.example(2)
+    right = whole.answer((x, modulation))[0]
+    assert 0 < float(torch.dist(engine.run(Rows(x, modulation)), right) / right.norm()) < 0.5
+    engine.close()
