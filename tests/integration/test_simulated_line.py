@@ -75,6 +75,14 @@ def crew(database: redis.Redis, dice: random.Random) -> list[Asking]:
     return askers
 
 
+def heard(database: redis.Redis, hand: Hand, dice: random.Random) -> Hand:
+    """A worker that has lately asked for jobs, or has not."""
+    asks = dice.random() < 0.5
+    key = f"gridit:asks:{hand.name}"
+    database.set(key, 1, px=60_000) if asks else database.delete(key)
+    return replace(hand, asks=asks)
+
+
 async def submit(queue: JobQueue, database: redis.Redis, dice: random.Random) -> Arrival:
     """A job at random, some of them old."""
     job = spec(frames=dice.randint(1, 40), model=dice.choice(MODELS), priority=dice.choice(list(Priority)))
@@ -103,7 +111,7 @@ async def test_who_asks_gets_the_same_job_here_and_there(queue: JobQueue, databa
             asker.hand = replace(asker.hand, row_seconds=dice.choice(PACES))
             alive(database, asker.hand)
         first = line.first(asker.hand.models, now=time.time())
-        others = [other.hand for other in askers if other is not asker]
+        others = [heard(database, other.hand, dice) for other in askers if other is not asker]
         waited = 60.0 if first is not None and first.id in late else 0.0
         if first is not None and Ours().leaves(first, asker.hand, others, waited=waited):
             first, refusals = None, refusals + 1
@@ -112,7 +120,7 @@ async def test_who_asks_gets_the_same_job_here_and_there(queue: JobQueue, databa
             line.take(first)
             asker.hand = replace(asker.hand, held=asker.hand.held + 1)
             claims += 1
-    assert claims > 20
+    assert claims > 10
     assert refusals > 5 or len(askers) == 1
 
 

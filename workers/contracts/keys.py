@@ -26,6 +26,7 @@
 | gridit:idempotency:<tenant>:<key> | string | JSON {job, digest} with a TTL |
 | gridit:catalogue | hash | bundle name -> `CatalogueEntry` JSON; survives workers |
 | gridit:worker:<name> | hash with TTL | `WorkerState` |
+| gridit:asks:<name> | string with TTL | the worker has lately asked for jobs |
 | gridit:file:<id>, gridit:batch:<id> | hash | uploads and batches |
 | gridit:files, gridit:batches | zset | ids by created_at |
 """

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PATIENCE_SECONDS = 2.0
-"""A job is left to a worker that has room for no longer: it may not claim."""
+"""A job is left to a worker that has room for no longer, unless that one has asked for jobs since."""
 MARGIN = 0.95
 """Another is better only if it is so much sooner."""
 
@@ -26,6 +26,8 @@ class Hand:
     """Jobs in hand."""
     row_seconds: float | None
     """What a row of a batch has lately taken; None: nothing has run yet, and others take it for as fast as they are."""
+    asks: bool = True
+    """Whether it has lately asked for jobs; one whose store is away, or that tries a suspect, does not."""
 
 
 def better_elsewhere(model: str, mine: Hand, others: Sequence[Hand], *, waited: float) -> bool:
@@ -39,7 +41,7 @@ def better_elsewhere(model: str, mine: Hand, others: Sequence[Hand], *, waited: 
     serving = [other for other in others if other.name != mine.name and model in other.models]
     if mine.row_seconds is None:
         return bool(serving)
-    awaited = [other for other in serving if (not late if other.held < other.slots else not idle)]
+    awaited = [other for other in serving if (not late or other.asks if other.held < other.slots else not idle)]
     return any(_sooner(other, mine, mine.row_seconds) for other in awaited)
 
 

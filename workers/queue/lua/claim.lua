@@ -19,8 +19,8 @@ local function fresh(beaten) return beaten and now - tonumber(beaten) < tonumber
 local function in_hand(name) return redis.call('SCARD', 'rq:worker:' .. name .. ':executions') end
 
 -- Whether another worker would be done with a job sooner, so that this one leaves it in line. It waits for one that has
--- room, but not for long: that one may not claim (its store is away, it tries a suspect); and for a full one only while
--- it has something in hand itself. One that does not know its own pace yet takes a single job.
+-- room, but not for long unless that one asks for jobs (it may not: its store is away, it tries a suspect); and for a
+-- full one only while it has something in hand itself. One that does not know its own pace yet takes a single job.
 -- Simulated by workers/simulate/sharing.py.
 local function better_elsewhere(id, model)
   local mine, begun = in_hand(worker), field(id, 'numerics')
@@ -35,7 +35,7 @@ local function better_elsewhere(id, model)
       if can and pace == '' then return true end
       local theirs = tonumber(r[4]) or tonumber(pace) -- not measured yet: taken for as fast as this one
       local awaited = not idle
-      if held < tonumber(r[3]) then awaited = not late end
+      if held < tonumber(r[3]) then awaited = not late or redis.call('EXISTS', 'gridit:asks:' .. name) == 1 end
       if can and awaited and (held + 1) * theirs < 0.95 * (mine + 1) * tonumber(pace) then return true end
     end
   end
@@ -154,6 +154,7 @@ end
 if pace ~= '' and redis.call('EXISTS', 'gridit:worker:' .. worker) == 1 then
   redis.call('HSET', 'gridit:worker:' .. worker, 'row_seconds', pace)
 end
+if not trying then redis.call('SET', 'gridit:asks:' .. worker, 1, 'PX', 2000) end
 if redis.call('EXISTS', 'rq:suspended') == 1 then return {} end -- by `rq suspend`
 local entry = first()
 while entry do
