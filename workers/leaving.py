@@ -100,7 +100,8 @@ class Outgoing:
         entry = self._line.popleft()
         fact = entry.opened() if isinstance(entry, Parcel) else entry
         if isinstance(fact, TaskFailed):
-            self.forget(fact.job_id)
+            of = (fact.job_id, fact.attempt)
+            self._line = deque(entry for entry in self._line if (entry.job_id, entry.attempt) != of)
         return fact
 
 

@@ -132,7 +132,9 @@ class Runner:
         """A job of whose result nothing is known but that it is not finite is no longer in hand."""
         for fact in facts:
             if isinstance(fact, TaskFailed):
-                self._jobs.pop(fact.job_id, None)
+                run = self._jobs.get(fact.job_id)
+                if run is not None and run.task.attempt == fact.attempt:  # else a newer attempt is in hand already
+                    del self._jobs[fact.job_id]
         return facts
 
     def _end_late_jobs(self) -> None:
