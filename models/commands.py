@@ -42,8 +42,8 @@ def compile_(
     ] = "refuse",
 ) -> None:
     """Build an engine's plans of every net of a bundle into the engine cache (GRIDIT_ENGINE_CACHE)."""
-    from models.compiling import building
-    from models.compiling import compile as compiling
+    from models.builds import building
+    from models.builds import compile as compiling
     from models.compiling.build import OnDamage
     from models.compiling.orders import Profiles
     from models.engine import Precision

@@ -50,7 +50,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "train": Command("models.train.commands", "Train the nets of a bundle."),
         "evaluate": Command("models.evaluate.commands", "Measure a bundle against real sequences."),
         "compile": Command("models.commands", "Build an engine for a bundle's nets."),
-        "engines": Command("models.compiling.stock_commands", "List, verify and remove engines that were built."),
+        "engines": Command("models.builds.stock_commands", "List, verify and remove engines that were built."),
         "bench": Command("models.bench.commands", "Measure engines and the pipeline on this machine."),
     },
     "Plan": {

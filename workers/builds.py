@@ -1,6 +1,6 @@
 """What a worker compiles beside its work: which engines are wanted, one build at a time, and what came of each.
 
-A build itself is a child process (`compiling.building`); what has failed before, other processes included, the engine
+A build itself is a child process (`builds.building`); what has failed before, other processes included, the engine
 cache remembers. Nothing here opens an engine: a build that has succeeded is told, and that is all.
 """
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from models import bundle
-from models.compiling import building, owned
+from models.builds import building
+from models.compiling import owned
 from models.compiling.engine_cache import EngineCache
 from models.compiling.engine_failures import Failures
 from models.compiling.turns import Turn
@@ -18,7 +19,7 @@ LOCK = "background.lock"
 
 
 class ChildBuilder:
-    """Begins builds by `models.compiling.building`."""
+    """Begins builds by `models.builds.building`."""
 
     def __init__(
         self, *, tries: int, cache: EngineCache | None = None, program: Sequence[str] = building.BUILDER

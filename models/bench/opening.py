@@ -1,6 +1,6 @@
 """Our engines, opened for measuring: their plans made where there are none, and scales that nobody judged, said so.
 
-Engines that need a plan are given one by `models.compiling.compile`, once: the engine cache keeps it.
+Engines that need a plan are given one by `models.builds.compile`, once: the engine cache keeps it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def open_engine(name: str, place: Place, precision: Precision) -> Engine:
 
 
 def _make_plan(name: str, place: Place, precision: Precision) -> None:
-    from models.compiling.compile import compile_bundle
+    from models.builds.compile import compile_bundle
 
     for _ in compile_bundle(place.bundle.path, engine=name, precision=precision, buckets=place.buckets):
         pass

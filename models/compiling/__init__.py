@@ -1,1 +1,1 @@
-"""From nets to plans: export, compilers, the cache of what they made, and builds in processes of their own."""
+"""From one graph to one plan: export, TensorRT's compiler, and the cache of what was made."""

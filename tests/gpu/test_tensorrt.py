@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from models import parity
+from models.builds.compile import Done, compile_bundle
 from models.bundle import Bundle
 from models.compiling import flavours
-from models.compiling.compile import Done, compile_bundle
 from models.compiling.engine_cache import VARIABLE, EngineCache
 from models.compiling.flavours import CURRENT
 from models.engine import ALONE, CachingEngine, EngineUnavailable, NetName, Precision, Rows

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from models.builds.compile import buckets_of, targets_of
 from models.compiling.build import FusionLost, build
-from models.compiling.compile import buckets_of, targets_of
 from models.compiling.compiler import BuildFailed
 from models.compiling.orders import Profiles
 from models.engine import EngineUnavailable, Precision

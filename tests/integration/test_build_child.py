@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from models.builds import build_child
+from models.builds.building import BUILDER, Commission, Line
 from models.bundle import load
-from models.compiling import build_child
-from models.compiling.building import BUILDER, Commission, Line
 from models.compiling.engine_cache import EngineCache
 from models.engine import Precision
 from models.graph import graphs

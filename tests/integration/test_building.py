@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from models.builds import build_child
+from models.builds.building import Build, Failed, Progress, Succeeded, attempt_of, forgive
 from models.bundle import Bundle, BundleError
-from models.compiling import build_child
-from models.compiling.building import Build, Failed, Progress, Succeeded, attempt_of, forgive
 from models.compiling.engine_cache import VARIABLE, EngineCache
 from models.compiling.engine_failures import Attempt, Failures
 from models.engine import Precision
@@ -218,7 +218,7 @@ if sys.argv[2] == "close":
 time.sleep(60)
 """
 LEASHED = (
-    "from models.compiling import build_child; build_child.die_with_parent(); print(flush=True); import ctypes, time; "
+    "from models.builds.build_child import die_with_parent; die_with_parent(); print(flush=True); import ctypes, time; "
 )
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from models import bundle as bundles
+from models.builds.compile import Done, Phase, compile_bundle, graph_count, show
 from models.bundle import Bundle
 from models.compiling import flavours
 from models.compiling.build import Compiled, Doing, OnDamage, Outcome, compile_graph
-from models.compiling.compile import Done, Phase, compile_bundle, graph_count, show
 from models.compiling.engine_cache import VARIABLE, EngineCache, PlanDamaged
 from models.compiling.orders import Profiles, ranges
 from models.engine import EngineUnavailable, Precision

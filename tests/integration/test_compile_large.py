@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from models.builds.compile import Done, Phase, compile_bundle, graph_count
 from models.compiling.build import Compiled, Doing, compile_graph
-from models.compiling.compile import Done, Phase, compile_bundle, graph_count
 from models.compiling.engine_cache import EngineCache, Record
 from models.compiling.orders import Order, Profiles
 from models.engine import Precision

@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 
 LONG: dict[str, Any] = {"prompt": "sky", "num_frames": 256, "num_inference_steps": 20, "seed": 1, "sampler": "euler"}
 """A job of some seconds."""
-CHILD = "models.compiling.build_child"
+CHILD = "models.builds.build_child"
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from models.bench.opening import Place, open_unjudged
+from models.builds.compile import Done, compile_bundle
 from models.compiling import flavours
 from models.compiling.build import Outcome
-from models.compiling.compile import Done, compile_bundle
 from models.compiling.engine_cache import EngineCache
 from models.engine import EngineUnavailable, Precision, Rows
 from models.graph import graphs

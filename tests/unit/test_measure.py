@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.builds.measure import measure, measured
 from models.compiling.engine_cache import EngineCache
-from models.compiling.measure import measure, measured
 from models.engine import Precision, Rows
 from models.engines.torch import TorchEngine
 from models.graph import Graph, graphs_of

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from models.compiling import stock
+from models.builds import stock
+from models.builds.stock import Depth, Entry, Installed, State
 from models.compiling.engine_cache import VARIABLE, CacheUnsafe, EngineCache, PlanDamaged
 from models.compiling.engine_failures import Attempt, Failures
 from models.compiling.engine_record import Measured, Quality
-from models.compiling.stock import Depth, Entry, Installed, State
 from models.engine import Precision
 from service import cli
 from tests.unit.test_engine_cache import PLAN, recipe, record

@@ -1,6 +1,6 @@
 """What each engine's compiler makes of a graph, behind one seam: TensorRT for GPUs, OpenVINO for this CPU.
 
-Which graphs there are and in which order they are compiled, says `models.compiling.compile`; the work itself is in
+Which graphs there are and in which order they are compiled, says `models.builds.compile`; the work itself is in
 `models.compiling.build` and `models.engines.openvino`, which is imported when it is chosen.
 """
 

@@ -1,4 +1,4 @@
-"""`gridit engines ls | verify | rm`: the engine cache at a terminal. What is found is `compiling.stock`'s to say."""
+"""`gridit engines ls | verify | rm`: the engine cache at a terminal. What is found is `builds.stock`'s to say."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from models.compiling import stock
+from models.builds import stock
+from models.builds.stock import WRONG, Depth, Entry, Installed, State
 from models.compiling.engine_cache import CacheUnsafe, EngineCache
 from models.compiling.engine_record import Record
-from models.compiling.stock import WRONG, Depth, Entry, Installed, State
 
 SHORT = 8
 """Characters of a key that are shown; `rm` takes them."""

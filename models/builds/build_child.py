@@ -1,4 +1,4 @@
-"""`python -m models.compiling.build_child COMMISSION`, which `building` starts: facts as lines, then an end.
+"""`python -m models.builds.build_child COMMISSION`, which `building` starts: facts as lines, then an end.
 
 It is nice to whoever serves, the first to go when memory runs out, and never outlives its parent. Libraries write what
 they like to standard output, so the lines go through a copy of it and the descriptor itself leads to standard error.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.compiling.building import Commission, Line
+    from models.builds.building import Commission, Line
 
 NICENESS = 10
 FIRST_TO_GO = "1000"
@@ -41,7 +41,7 @@ def main(commission: str) -> int:
 
 def tell(commission: str) -> Iterator[Line]:
     """The build as lines, to its end, good or bad."""
-    from models.compiling.building import Commission, Line  # heavy, so after the leash is on
+    from models.builds.building import Commission, Line  # heavy, so after the leash is on
 
     try:
         yield from build(Commission.model_validate_json(commission))
@@ -55,9 +55,9 @@ def tell(commission: str) -> Iterator[Line]:
 
 def build(commission: Commission) -> Iterator[Line]:
     """Every net of the bundle, through the cache; what is damaged there is made again."""
+    from models.builds.building import Line
+    from models.builds.compile import Phase, compile_bundle
     from models.compiling.build import OnDamage
-    from models.compiling.building import Line
-    from models.compiling.compile import Phase, compile_bundle
     from models.compiling.engine_cache import EngineCache
 
     facts = compile_bundle(

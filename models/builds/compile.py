@@ -1,7 +1,7 @@
 """Compile a bundle: every graph of every net to an engine's plan in the cache, told as a sequence of facts, and shown.
 
 `compile_bundle` does the work and says what it does, whichever engine it is for; `show` draws it on a terminal. The
-command itself is in `models.commands`, the same in a process beside a worker in `models.compiling.building`.
+command itself is in `models.commands`, the same in a process beside a worker in `models.builds.building`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from models import bundle as bundles
+from models.builds.compilers import Compiler, compiler
 from models.bundle import Bundle
 from models.compiling.build import Compiled, Doing, OnDamage, Outcome, Prepared
 from models.compiling.compiler import BuildFailed
-from models.compiling.compilers import Compiler, compiler
 from models.compiling.engine_cache import EngineCache, PlanDamaged, Record
 from models.compiling.export import carried
 from models.compiling.flavours import CURRENT
@@ -155,7 +155,7 @@ def _measured(
     buckets: Sequence[int],
 ) -> tuple[Record, ...]:
     """The records with what was measured; as they were if the plans do not run, which the log tells."""
-    from models.compiling import measure
+    from models.builds import measure
 
     precision = carried(compiler.precision, net)
     try:

@@ -1,4 +1,4 @@
-"""A build in a process of its own: started, asked now and then how it goes, stopped. It runs `compiling.build_child`.
+"""A build in a process of its own: started, asked now and then how it goes, stopped. It runs `builds.build_child`.
 
 A compiler may take minutes and gigabytes, hold Python's lock all the while, or crash; none of that may touch the
 process that serves. There is no thread and no waiting here: whoever drives calls `poll` when it suits. Failures are
@@ -27,7 +27,7 @@ from models.compiling.owned import NotOwn
 from models.engine import BUCKETS, Precision
 from models.spec import BundleSpec
 
-BUILDER = (sys.executable, "-m", "models.compiling.build_child")
+BUILDER = (sys.executable, "-m", "models.builds.build_child")
 """The program; it is given a `Commission` as its one argument."""
 LIMIT_SECONDS = 3600.0
 LAST_LINES = 2
@@ -37,7 +37,7 @@ KEPT = 1 << 18
 
 
 class Commission(BaseModel):
-    """What a child is to build: the arguments of `models.compiling.compile.compile_bundle`."""
+    """What a child is to build: the arguments of `models.builds.compile.compile_bundle`."""
 
     model_config = ConfigDict(frozen=True)
 
