@@ -53,18 +53,11 @@ Nets = Mapping[Stage | Codec, Answering]
 """The nets of one bundle."""
 
 
-class Evaluator:
-    """One DiT behind one engine."""
+class _Behind:
+    """A net behind one engine."""
 
-    def __init__(self, net: DiT | ModulationTable, engine: Engine) -> None:
-        """`net`: the float32 net the engine was made from, of which only the modulation half is used; or its rows."""
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        table = net if isinstance(net, ModulationTable) else ModulationTable(net, device=engine.device)
-        self._modulation = table
-
-    def beside(self, engine: Engine) -> Evaluator:
-        """The same net behind another engine on this device, with the modulation rows that were made already."""
-        return Evaluator(self._modulation, engine)
 
     @property
     def device(self) -> torch.device:
@@ -84,6 +77,24 @@ class Evaluator:
     def bucket(self, rows: int) -> int:
         """The smallest bucket that holds `rows`, which is at most `largest`."""
         return next(size for size in self.engine.buckets if size >= rows)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+
+class Evaluator(_Behind):
+    """One DiT behind one engine."""
+
+    def __init__(self, net: DiT | ModulationTable, engine: Engine) -> None:
+        """`net`: the float32 net the engine was made from, of which only the modulation half is used; or its rows."""
+        super().__init__(engine)
+        table = net if isinstance(net, ModulationTable) else ModulationTable(net, device=engine.device)
+        self._modulation = table
+
+    def beside(self, engine: Engine) -> Evaluator:
+        """The same net behind another engine on this device, with the modulation rows that were made already."""
+        return Evaluator(self._modulation, engine)
 
     @property
     def caches(self) -> bool:
@@ -129,47 +140,16 @@ class Evaluator:
                 _memory(part).rows[place] = features
         return out
 
-    def close(self) -> None:
-        """Close the engine."""
-        self.engine.close()
 
-
-class CodecEvaluator:
-    """Half an autoencoder behind one engine, a row at a time."""
+class CodecEvaluator(_Behind):
+    """Half an autoencoder behind one engine with one bucket, of one row."""
 
     caches = True
     """It has none to compute twice."""
 
-    def __init__(self, engine: Engine) -> None:
-        """`engine` has one bucket, of one row."""
-        self.engine = engine
-
-    @property
-    def device(self) -> torch.device:
-        """The engine's."""
-        return self.engine.device
-
-    @property
-    def buckets(self) -> tuple[int, ...]:
-        """The engine's."""
-        return self.engine.buckets
-
-    @property
-    def largest(self) -> int:
-        """One."""
-        return self.engine.buckets[-1]
-
-    def bucket(self, rows: int) -> int:
-        """No padding."""
-        return rows
-
     def __call__(self, parts: Sequence[Evaluate]) -> tuple[Tensor, ...]:
         """The rows of all parts, one by one."""
         return tuple(torch.cat([self._one(row[None]) for row in part.x]) for part in parts)
-
-    def close(self) -> None:
-        """Close the engine."""
-        self.engine.close()
 
     def _one(self, row: Tensor) -> Tensor:
         return self.engine.run(Rows(row.to(self.device))).clone()
